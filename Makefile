@@ -1,0 +1,31 @@
+# Two commands: `make demo` does the main job, `make test` runs the tests.
+
+PYTHON ?= python3
+VENV := .venv
+RP := $(VENV)/bin/rp
+MODEL ?= bert-base-uncased
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(RP) detect
+	$(RP) generate --model $(MODEL) --output-dir skills
+	$(RP) run skills
+	$(RP) report
+
+test: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -n auto
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) skills
+
+# Installed again only when what is installed changes.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

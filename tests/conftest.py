@@ -1,0 +1,38 @@
+"""Every test gets a home of its own, no hub, and none of the caller's settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# CI has two cores and runs the tests side by side: how long an example takes says nothing.
+settings.register_profile("rp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rp")
+
+# Generated files, to be compared and not to be collected as tests of ours.
+collect_ignore_glob = ["golden/*"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that writes the golden files again."""
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden again")
+
+
+_OURS = ("RP_", "RESOURCE_POOL_", "TEST_HARDWARE_PREFERENCES")
+
+
+@pytest.fixture(autouse=True)
+def isolated_home(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Point RP_HOME at an empty folder and clear the variables that change what rp does."""
+    for name in list(os.environ):
+        if name.startswith(_OURS):
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("rp_home")
+    monkeypatch.setenv("RP_HOME", str(home))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return home
