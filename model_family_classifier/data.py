@@ -1,0 +1,19 @@
+"""Finds the data folders: in a checkout at its top, in an installed package inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def data_dir(name: str) -> Path:
+    """Return the folder ``name`` ("model_db" or "templates").
+
+    A checkout is told by its pyproject.toml: in site-packages, a folder ``templates`` beside
+    this package would belong to somebody else.
+    """
+    top = _PACKAGE.parent
+    if (top / "pyproject.toml").is_file() and (top / name).is_dir():
+        return top / name
+    return _PACKAGE / "_data" / name

@@ -1,0 +1,109 @@
+"""The user's model database: what it says is right, and it is never written."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from model_family_classifier.documents import read_document
+from model_family_classifier.errors import ClassificationInputError
+from model_family_classifier.hardware import check_hw_compatibility
+from model_family_classifier.index import FAMILIES, entry_of, load_index
+
+_TEXTS = ("family", "subfamily", "model_type", "auto_class", "architecture")
+_KNOWN = (*_TEXTS, "tasks", "hw_compatibility")
+
+
+def look_up(path: str | Path, name: str) -> Mapping[str, Any] | None:
+    """Return the database's entry for exactly this name, or None.
+
+    The file is JSON or YAML: {name: {family, subfamily?, model_type?, auto_class?,
+    architecture?, tasks?, hw_compatibility?}}; further keys are the user's own notes.
+
+    Raises:
+        ClassificationInputError: the file or one of its entries is malformed.
+    """
+    file = Path(path)
+    try:
+        found = file.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ClassificationInputError(
+            f"model database {str(path)!r} cannot be read: {reason}."
+        ) from None
+    return _load(file, found.st_mtime_ns, found.st_size).get(name)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path, _mtime: int, _size: int) -> Mapping[str, Mapping[str, Any]]:
+    """Read and check the whole file; time and size only make a changed file a new one."""
+    content = read_document(path, what="model database")
+    if not isinstance(content, dict):
+        raise ClassificationInputError(
+            f"model database {str(path)!r} must map model names to entries."
+        )
+    for name, entry in content.items():
+        problem = _problem(name, entry)
+        if problem:
+            raise ClassificationInputError(f"model database {str(path)!r}, {name!r}: {problem}.")
+    return content
+
+
+def _problem(name: Any, entry: Any) -> str | None:
+    if not isinstance(name, str):
+        return "a model name must be text; put it in quotes"
+    if not isinstance(entry, dict):
+        return "the entry must be a mapping with at least 'family'"
+    return _key_problem(entry) or _value_problem(entry)
+
+
+def _key_problem(entry: Mapping[Any, Any]) -> str | None:
+    """Tell a misspelt key from a note of the user's."""
+    if not all(isinstance(key, str) for key in entry):
+        return "keys must be text"
+    unknown = [key for key in entry if key not in _KNOWN]
+    if unknown:
+        from difflib import get_close_matches
+
+        for key in unknown:
+            near = get_close_matches(key, _KNOWN, n=1, cutoff=0.8)
+            if near:
+                return f"unknown key {key!r}; did you mean {near[0]!r}?"
+    return None
+
+
+def _value_problem(entry: Mapping[str, Any]) -> str | None:
+    for key in _TEXTS:
+        value = entry.get(key)
+        if value is not None and not (isinstance(value, str) and value.isprintable()):
+            return f"{key!r} must be text"
+    if entry.get("family") not in FAMILIES:
+        return f"'family' must be one of {', '.join(FAMILIES)}"
+    if not _is_texts(entry.get("tasks", [])):
+        return "'tasks' must be a list of names"
+    return _reference_problem(entry) or _hardware_problem(entry)
+
+
+def _reference_problem(entry: Mapping[str, Any]) -> str | None:
+    model_type, auto_class = entry.get("model_type"), entry.get("auto_class")
+    if not (entry.get("architecture") or "Model").isidentifier():
+        return "'architecture' must be the name of a class"
+    if model_type and not entry_of(model_type):
+        return f"'model_type' {model_type!r} is not one of transformers"
+    if auto_class and auto_class != "AutoModel" and auto_class not in load_index()["auto_classes"]:
+        return f"'auto_class' {auto_class!r} is not an Auto class of transformers"
+    return None
+
+
+def _hardware_problem(entry: Mapping[str, Any]) -> str | None:
+    try:
+        check_hw_compatibility(entry.get("hw_compatibility"))
+    except ClassificationInputError as error:
+        return str(error).rstrip(".")
+    return None
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)

@@ -1,0 +1,112 @@
+"""Reads JSON and YAML that nobody vouches for: data only, of bounded size and depth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from model_family_classifier.errors import ClassificationInputError
+
+MAX_BYTES = 8 * 1024 * 1024
+MAX_DEPTH = 32
+
+
+def read_document(path: Path, *, what: str) -> Any:
+    """Return the content of a JSON (by its suffix) or YAML file.
+
+    Args:
+        path: the file.
+        what: how the message calls it, e.g. "model database".
+
+    Raises:
+        ClassificationInputError: unreadable, over 8 MiB, malformed, too deeply nested, or YAML
+            with a tag or an alias.
+    """
+    text = read_text(path, what=what)
+    try:
+        return json.loads(text) if path.suffix.lower() == ".json" else _load_yaml(text)
+    except ClassificationInputError as error:
+        raise ClassificationInputError(f"{what} {str(path)!r} {error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ClassificationInputError(
+            f"{what} {str(path)!r} is malformed: {_brief(error)}."
+        ) from None
+
+
+def read_text(path: Path, *, what: str) -> str:
+    """Return the text of a UTF-8 file of at most 8 MiB; raise ClassificationInputError."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ClassificationInputError(f"{what} {str(path)!r} cannot be read: {reason}.") from None
+    if len(content) > MAX_BYTES:
+        limit = MAX_BYTES // 1024**2
+        raise ClassificationInputError(f"{what} {str(path)!r} is larger than {limit} MiB.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ClassificationInputError(f"{what} {str(path)!r} is not UTF-8 text.") from None
+
+
+def load_trusted_yaml(path: Path) -> Any:
+    """Return the content of a YAML file of our own."""
+    import yaml
+
+    return yaml.load(path.read_bytes(), Loader=_safe_loader())  # noqa: S506 - a safe loader
+
+
+def _load_yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        _refuse_hostile(text)
+        return yaml.load(text, Loader=_safe_loader())  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        raise ValueError(_yaml_problem(error)) from None
+
+
+def _refuse_hostile(text: str) -> None:
+    """Walk the events before anything is built.
+
+    Deep nesting overflows the C stack of libyaml's composer and kills the process, so it cannot
+    be caught there; the event parser does not recurse.
+    """
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=_safe_loader()):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise ClassificationInputError(f"uses an anchor or alias{_where(event)}; write it out")
+        tag = getattr(event, "tag", None)
+        if tag:
+            raise ClassificationInputError(f"uses the tag {tag!r}{_where(event)}; remove it")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ClassificationInputError(f"is nested more than {MAX_DEPTH} levels deep")
+
+
+def _safe_loader() -> Any:
+    import yaml
+
+    # libyaml is ten times faster, but PyYAML can be built without it.
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _where(event: Any) -> str:
+    return f" in line {event.start_mark.line + 1}"
+
+
+def _yaml_problem(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f" in line {mark.line + 1}" if mark else ""
+    return f"{getattr(error, 'problem', None) or 'not YAML'}{where}"
+
+
+def _brief(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error).splitlines()[0][:200]

@@ -1,0 +1,1 @@
+"""Builds the data in model_db/ that comes from the installed transformers."""

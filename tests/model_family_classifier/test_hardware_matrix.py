@@ -1,0 +1,144 @@
+"""The matrices of the guides, cell by cell, and what follows from them for a machine."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_family_classifier import BACKENDS, FAMILIES, classify_model, hardware_fit
+from model_family_classifier.hardware import compatibility_of, priority_of
+
+COLUMNS = ("cuda", "rocm", "mps", "openvino", "webnn", "webgpu")
+# h, m, l: compatible at that level; L: low and barred; n: not available.
+FAMILY_ROWS = {
+    "text_generation": "hmmlll",
+    "embedding": "hhhmhm",
+    "vision": "hmhhmh",
+    "audio": "hmmmnn",
+    "multimodal": "hnnnnn",
+}
+MODEL_ROWS = {
+    ("embedding", "bert"): "hhhm",
+    ("embedding", "roberta"): "hhhm",
+    ("text_generation", "t5"): "hmmL",
+    ("text_generation", "gpt2"): "hmlL",
+    ("text_generation", "llama"): "hmLL",
+    ("vision", "vit"): "hmhh",
+    ("multimodal", "clip"): "hmml",
+    ("audio", "whisper"): "hmmm",
+    ("multimodal", "llava"): "hLLL",
+}
+CELL = {
+    "h": ("high", True),
+    "m": ("medium", True),
+    "l": ("low", True),
+    "L": ("low", False),
+    "n": ("none", False),
+}
+
+
+def codes(family: str, model_type: str | None, width: int) -> list[tuple[str, bool]]:
+    cells = compatibility_of(family, model_type)
+    return [(cells[name]["level"], cells[name]["compatible"]) for name in COLUMNS[:width]]
+
+
+@pytest.mark.parametrize(("family", "row"), FAMILY_ROWS.items())
+def test_family_rows(family: str, row: str) -> None:
+    assert codes(family, None, 6) == [CELL[code] for code in row]
+
+
+@pytest.mark.parametrize(("model", "row"), MODEL_ROWS.items())
+def test_model_rows_go_over_family_rows(model: tuple[str, str], row: str) -> None:
+    assert codes(*model, 4) == [CELL[code] for code in row]
+    family, model_type = model
+    assert codes(family, model_type, 6)[4:] == codes(family, None, 6)[4:]
+
+
+@pytest.mark.parametrize(
+    ("name", "priority"),
+    [
+        ("bert-base-uncased", ["cuda", "rocm", "mps", "cpu"]),
+        ("google/vit-base-patch16-224", ["cuda", "rocm", "mps", "openvino", "cpu"]),
+        ("llama-7b", ["cuda", "rocm", "cpu"]),
+        ("llava-hf/llava-1.5-7b-hf", ["cuda", "cpu"]),
+        ("openai/clip-vit-base-patch32", ["cuda", "rocm", "mps", "cpu"]),
+        ("openai/whisper-tiny", ["cuda", "rocm", "mps", "cpu"]),
+    ],
+)
+def test_priority(name: str, priority: list[str]) -> None:
+    assert classify_model(name)["hardware_priority"] == priority
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_automatic_choice(family: str) -> None:
+    priority = priority_of(family, compatibility_of(family, None))
+    assert priority[-1] == "cpu"
+    assert not {"webnn", "webgpu"} & set(priority)
+    assert ("openvino" in priority) == (family == "vision")
+
+
+def test_browser_condition_is_said() -> None:
+    cell = compatibility_of("text_generation", None)["webgpu"]
+    assert "tiny models only" in cell["reason"]
+
+
+def test_callers_facts_are_merged() -> None:
+    given_facts = {
+        "cuda": {"compatible": True, "memory_usage": {"peak": 1200}},
+        "mps": {"compatible": False, "reason": "not here"},
+        "tpu": {"compatible": True},
+    }
+    result = classify_model("bert-base-uncased", hw_compatibility=given_facts)
+    cells = result["compatibility"]
+    assert cells["cuda"]["memory_usage"] == {"peak": 1200}
+    assert cells["cuda"]["level"] == "high"
+    assert (cells["mps"]["compatible"], cells["mps"]["reason"]) == (False, "not here")
+    assert cells["tpu"]["compatible"] is True
+    assert result["hardware_priority"] == ["cuda", "rocm", "cpu"]
+
+
+def test_rocm_is_driven_as_cuda_and_shown_only_where_it_is() -> None:
+    bert = classify_model("bert-base-uncased")
+    fit = hardware_fit(bert, {"rocm": True})
+    assert (fit["optimal_hardware"], fit["torch_device"]) == ("rocm", "cuda:0")
+    assert fit["hardware_priority"] == ["cuda", "rocm", "mps", "cpu"]
+    assert hardware_fit(bert, {})["hardware_priority"] == ["cuda", "mps", "cpu"]
+
+
+def test_barred_hardware_is_not_chosen_even_when_it_is_there() -> None:
+    fit = hardware_fit(classify_model("llama-7b"), {"mps": True})
+    assert (fit["optimal_hardware"], fit["torch_device"]) == ("cpu", "cpu")
+    assert fit["compatibility"]["mps"]["system"] is True
+    assert fit["compatibility"]["mps"]["effective"] is False
+
+
+def test_openvino_serves_vision_where_there_is_no_gpu() -> None:
+    vit = classify_model("google/vit-base-patch16-224")
+    assert hardware_fit(vit, {"openvino": True})["optimal_hardware"] == "openvino"
+    assert hardware_fit(vit, {"openvino": True, "mps": True})["optimal_hardware"] == "mps"
+    bert = classify_model("bert-base-uncased")
+    assert hardware_fit(bert, {"openvino": True})["optimal_hardware"] == "cpu"
+
+
+NAMES = ["bert-base-uncased", "gpt2", "google/vit-base-patch16-224", "openai/whisper-tiny", "??"]
+
+
+@given(st.sampled_from(NAMES), st.dictionaries(st.sampled_from(BACKENDS), st.booleans()))
+def test_fit_never_chooses_what_is_not_effective(name: str, hardware: dict[str, bool]) -> None:
+    fit = hardware_fit(classify_model(name), hardware)
+    assert fit["compatibility"][fit["optimal_hardware"]]["effective"] is True
+    assert fit["hardware_priority"][-1] == "cpu"
+    for backend, cell in fit["compatibility"].items():
+        assert cell["system"] == (backend == "cpu" or hardware.get(backend, False))
+        assert cell["effective"] == (cell["system"] and cell["compatible"])
+
+
+def test_every_cell_has_a_legal_level() -> None:
+    types = [None, *(model_type for _, model_type in MODEL_ROWS)]
+    for family, model_type in product(FAMILIES, types):
+        for cell in compatibility_of(family, model_type).values():
+            assert cell["level"] in ("high", "medium", "low", "none")
+            assert set(cell) == {"level", "compatible", "reason"}

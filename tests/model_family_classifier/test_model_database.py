@@ -1,0 +1,144 @@
+"""The user's model database: what it says is right; what is wrong in it is said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model_family_classifier import ClassificationInputError, classify_model
+from model_family_classifier.documents import MAX_BYTES
+
+
+def write(tmp_path: Path, content: Any, name: str = "db.yaml") -> Path:
+    path = tmp_path / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["db.yaml", "db.yml", "db.json", "database"])
+def test_database_is_authoritative(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, {"bert-base": {"family": "vision", "subfamily": "segmentation"}}, name)
+    before = path.read_bytes()
+    result = classify_model("bert-base", model_db_path=path, tasks=["fill-mask"])
+    assert (result["family"], result["subfamily"]) == ("vision", "segmentation")
+    assert (result["confidence"], result["subfamily_confidence"]) == (1.0, 1.0)
+    assert result["evidence"][0]["source"] == "model_database"
+    assert path.read_bytes() == before
+
+
+def test_entry_facts_are_used(tmp_path: Path) -> None:
+    entry = {
+        "family": "text_generation",
+        "subfamily": "seq2seq",
+        "model_type": "t5",
+        "hw_compatibility": {"mps": {"compatible": False, "reason": "too slow"}},
+        "owner": "a note of my own",
+    }
+    path = write(tmp_path, {"acme/x": entry})
+    result = classify_model("acme/x", model_db_path=path)
+    assert result["auto_class"] == "AutoModelForSeq2SeqLM"
+    assert result["compatibility"]["mps"]["reason"] == "too slow"
+    assert result["hardware_priority"] == ["cuda", "rocm", "cpu"]
+    given = {"mps": {"compatible": True}}
+    again = classify_model("acme/x", model_db_path=path, hw_compatibility=given)
+    assert "mps" in again["hardware_priority"]
+
+
+def test_family_unknown_is_respected(tmp_path: Path) -> None:
+    path = write(tmp_path, {"gpt2": {"family": "unknown"}})
+    result = classify_model("gpt2", model_db_path=path)
+    assert (result["family"], result["template"]) == ("unknown", "hf_generic_template.py")
+
+
+def test_without_an_entry_the_other_evidence_decides(tmp_path: Path) -> None:
+    path = write(tmp_path, {"other": {"family": "vision"}})
+    result = classify_model("gpt2", model_db_path=path)
+    assert result == classify_model("gpt2")
+
+
+def test_a_changed_database_is_read_again(tmp_path: Path) -> None:
+    path = write(tmp_path, {"x": {"family": "vision"}})
+    assert classify_model("x", model_db_path=path)["family"] == "vision"
+    write(tmp_path, {"x": {"family": "multimodal"}})
+    assert classify_model("x", model_db_path=path)["family"] == "multimodal"
+
+
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "map model names"),
+        ("[]", "map model names"),
+        ("a: [", "malformed"),
+        ("a: !!python/object/apply:os.system ['true']", "tag"),
+        ("a: !custom {family: vision}", "tag"),
+        (BOMB, "alias"),
+        ("[" * 100_000, "nested"),
+        ("{a: " * 50_000, "nested"),
+        ("1.0: {family: vision}", "quotes"),
+        ("x: vision", "mapping"),
+        ("x: {subfamily: y}", "'family' must be one of"),
+        ("x: {family: visoin}", "'family' must be one of"),
+        ("x: {family: [vision]}", "'family' must be text"),
+        ("x: {family: vision, subfamly: y}", "did you mean 'subfamily'"),
+        ("x: {family: vision, tasks: fill-mask}", "tasks"),
+        ("x: {family: vision, model_type: no-such}", "model_type"),
+        ("x: {family: vision, auto_class: eval}", "auto_class"),
+        ("x: {family: vision, architecture: 'a b'}", "architecture"),
+        ('x: {family: vision, subfamily: "a\\eb"}', "subfamily"),
+        ("x: {family: vision, hw_compatibility: {cuda: 1}}", "cuda"),
+        ("x: {family: vision, hw_compatibility: {cuda: {since: 2024-01-01}}}", "JSON"),
+    ],
+)
+def test_faulty_yaml(tmp_path: Path, content: str, message: str) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(ClassificationInputError, match=message) as caught:
+        classify_model("x", model_db_path=path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000, '{"x": {"family": NaN}}', "\x00"])
+def test_faulty_json(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ClassificationInputError, match="model database"):
+        classify_model("x", model_db_path=write(tmp_path, content, "db.json"))
+
+
+def test_oversized_file(tmp_path: Path) -> None:
+    path = tmp_path / "db.yaml"
+    with path.open("wb") as stream:
+        stream.truncate(MAX_BYTES + 1)
+    with pytest.raises(ClassificationInputError, match="larger than 8 MiB"):
+        classify_model("x", model_db_path=path)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path, "bad\x00name"):
+        with pytest.raises(ClassificationInputError, match="cannot be read"):
+            classify_model("x", model_db_path=path)
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "db.yaml"
+    path.write_bytes(b"x: \xff")
+    with pytest.raises(ClassificationInputError, match="UTF-8"):
+        classify_model("x", model_db_path=path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=200), suffix=st.sampled_from(["json", "yaml"]))
+def test_any_bytes_give_an_answer_or_the_one_error(
+    tmp_path: Path, content: bytes, suffix: str
+) -> None:
+    path = tmp_path / f"db.{suffix}"
+    path.write_bytes(content)
+    with contextlib.suppress(ClassificationInputError):
+        assert classify_model("gpt2", model_db_path=path)["family"] == "text_generation"
