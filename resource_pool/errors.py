@@ -1,0 +1,39 @@
+"""What can go wrong in the pool, by name. Each message says what to do."""
+
+from __future__ import annotations
+
+
+class PoolError(Exception):
+    """Base of the pool's own errors; a constructor's error is raised as it is."""
+
+
+class ResourceNotFoundError(PoolError, LookupError):
+    """Nothing is cached under the key and no constructor was given."""
+
+
+class NoneResourceError(PoolError, TypeError):
+    """A constructor returned None, which cannot be told from a resource that is missing."""
+
+
+class RecursiveLoadError(PoolError, RuntimeError):
+    """A constructor asked the pool for the very resource that it is constructing."""
+
+
+class LoadInterruptedError(PoolError, RuntimeError):
+    """Another thread's load, which this one waited for, was interrupted."""
+
+
+class PreferenceError(PoolError, ValueError):
+    """A hardware preference has an unknown key or a value of the wrong kind."""
+
+
+class DeviceUnavailableError(PoolError, RuntimeError):
+    """A device or precision was forced and is not there."""
+
+
+class SharedObjectError(PoolError, RuntimeError):
+    """A constructor returned an object that the pool already keeps on another device."""
+
+
+class WeightsUnavailableError(PoolError, RuntimeError):
+    """The weights that were asked for are not on this machine and cannot be fetched."""
