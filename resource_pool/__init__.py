@@ -1,0 +1,52 @@
+"""One shared pool of models, tokenizers and other resources for a whole process.
+
+    from resource_pool import get_global_resource_pool
+
+    pool = get_global_resource_pool()
+    model = pool.get_model("embedding", "bert-base-uncased", constructor=load)
+
+Importing this package imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+# The guides' runner script says `import importlib` and then uses `importlib.util`.
+import importlib.util as _importlib_util  # noqa: F401
+
+from resource_pool._events import Event
+from resource_pool._planner import Decision, explain
+from resource_pool._pool import ResourcePool, get_global_resource_pool
+from resource_pool._preferences import DeviceName, parse_device, preferences_from_environment
+from resource_pool.errors import (
+    DeviceUnavailableError,
+    LoadInterruptedError,
+    NoneResourceError,
+    PoolError,
+    PreferenceError,
+    RecursiveLoadError,
+    ResourceNotFoundError,
+    SharedObjectError,
+    WeightsUnavailableError,
+)
+from resource_pool.reports import saved_error_report
+
+__all__ = [
+    "Decision",
+    "DeviceName",
+    "DeviceUnavailableError",
+    "Event",
+    "LoadInterruptedError",
+    "NoneResourceError",
+    "PoolError",
+    "PreferenceError",
+    "RecursiveLoadError",
+    "ResourceNotFoundError",
+    "ResourcePool",
+    "SharedObjectError",
+    "WeightsUnavailableError",
+    "explain",
+    "get_global_resource_pool",
+    "parse_device",
+    "preferences_from_environment",
+    "saved_error_report",
+]

@@ -1,0 +1,48 @@
+"""The record of what the pool decided and why; statistics and reports read it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+MAX_EVENTS = 1000
+
+
+@dataclass(frozen=True)
+class Event:
+    """One decision: what ("load", "place", "evict", ...), for which key, why, in numbers."""
+
+    what: str
+    key: str
+    reason: str = ""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    timestamp: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat())
+
+
+class EventLog:
+    """The last ``MAX_EVENTS`` events, and how many there were of each. ``_lock`` guards both."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._counts: Counter[str] = Counter()
+
+    def add(self, event: Event) -> None:
+        """Append an event; the oldest goes when the log is full."""
+        with self._lock:
+            self._events.append(event)
+            self._counts[event.what] += 1
+
+    def all(self) -> list[Event]:
+        """Return the events that are still kept, oldest first."""
+        with self._lock:
+            return list(self._events)
+
+    def count(self, what: str) -> int:
+        """Return how many events of a kind there were, those no longer kept included."""
+        with self._lock:
+            return self._counts[what]

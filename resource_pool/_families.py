@@ -1,0 +1,84 @@
+"""What the classifier knows, as far as the pool needs it: a family and the hardware it suits."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from resource_pool._hardware import CPU, CUDA, MPS
+
+logger = logging.getLogger("resource_pool")
+
+FAMILIES = ("embedding", "text_generation", "vision", "audio", "multimodal")
+
+
+@dataclass(frozen=True)
+class FamilyFacts:
+    """A family, the hardware it prefers (best first) and the hardware that is barred, with why."""
+
+    family: str
+    priority: tuple[str, ...] = (CUDA, MPS, CPU)
+    barred: Mapping[str, str] | None = None
+
+
+@functools.lru_cache(maxsize=4096)
+def family_facts(model_type: str, model_name: str) -> FamilyFacts:
+    """Normalise ``model_type`` (a family, a model type or anything) for the model of that name.
+
+    A family is taken at its word; anything else is classified, first as a model type, then by
+    the model's name. What stays unknown keeps the caller's word as its family.
+    """
+    classify = _classifier()
+    if classify is None:
+        return FamilyFacts(model_type)
+    named = _try(classify, model_name)
+    if model_type in FAMILIES:
+        family = model_type
+    else:
+        typed = _try(classify, model_type)
+        found = [c["family"] for c in (typed, named) if c and c["family"] in FAMILIES]
+        family = found[0] if found else model_type
+    if not named or named["family"] != family:
+        return FamilyFacts(family)
+    return _facts(family, named)
+
+
+def subfamily_of(model_name: str) -> str | None:
+    """Return the subfamily that the classifier gives a model's name, or None."""
+    classify = _classifier()
+    named = None if classify is None else _try(classify, model_name)
+    return named["subfamily"] if named else None
+
+
+def _facts(family: str, classification: Mapping[str, Any]) -> FamilyFacts:
+    cells = classification["compatibility"]
+    barred = {name: cell["reason"] for name, cell in cells.items() if not cell["compatible"]}
+    return FamilyFacts(family, tuple(classification["hardware_priority"]), barred)
+
+
+def _try(classify: Callable[[str], Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
+    """Classify a caller's word, which may be no legal model name at all."""
+    from model_family_classifier.errors import ClassificationInputError
+
+    try:
+        return classify(name)
+    except ClassificationInputError as error:
+        logger.info("%r is not classified: %s", name, error)
+        return None
+
+
+@functools.cache
+def _classifier() -> Callable[[str], Mapping[str, Any]] | None:
+    try:
+        from model_family_classifier import classify_model
+    except ImportError as error:
+        logger.warning(
+            "model_family_classifier is missing (%s): families are taken as they are given, "
+            "and the hardware order is cuda, mps, cpu.",
+            error,
+        )
+        return None
+    return classify_model

@@ -1,0 +1,39 @@
+"""The detector as the pool sees it, and what is left to say where the detector is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+logger = logging.getLogger("resource_pool")
+
+try:
+    from hardware_detection import CPU, CUDA, HARDWARE_NAMES, MPS, ROCM
+except ImportError:
+    CPU, CUDA, ROCM, MPS = "cpu", "cuda", "rocm", "mps"
+    HARDWARE_NAMES = (CPU, CUDA, ROCM, MPS)  # type: ignore[assignment]
+
+__all__ = ["CPU", "CUDA", "HARDWARE_NAMES", "MPS", "ROCM", "detect"]
+
+
+def detect() -> Mapping[str, Any]:
+    """Return a detection report, the detector's own or, where it is missing, torch's word."""
+    try:
+        from hardware_detection import detect_available_hardware
+    except ImportError as error:
+        logger.warning("hardware_detection is missing (%s): asking torch what there is.", error)
+        return _what_torch_says()
+    return detect_available_hardware()
+
+
+def _what_torch_says() -> dict[str, Any]:
+    """Return a report with a CUDA or MPS device where torch says so; nothing is proved here."""
+    found = dict.fromkeys(HARDWARE_NAMES, False) | {CPU: True}
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        found[ROCM if torch.version.hip else CUDA] = torch.cuda.is_available()
+        found[MPS] = torch.backends.mps.is_available()
+    return {"hardware": found, "details": {}, "errors": {}}

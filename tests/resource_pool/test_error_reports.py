@@ -1,0 +1,118 @@
+"""Error reports: fields, the kind of failure, advice, and files that cannot be misled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardware_detection.testing import fake_report
+from resource_pool import ResourcePool
+from resource_pool.reports import error_type, recommendations, save
+
+OOM = (
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 7.79 GiB "
+    "of which 512.00 MiB is free."
+)
+
+
+@pytest.fixture
+def pool() -> ResourcePool:
+    gpu = {"name": "GPU", "memory_total_mb": 8000}
+    return ResourcePool(hardware=lambda: fake_report(cuda=[gpu]))
+
+
+def test_a_report_has_every_field(pool):
+    report = pool.generate_error_report("bert-base-uncased", "cuda", OOM, "Traceback ...")
+    assert report.keys() == {
+        "schema_version", "timestamp", "model_name", "model_family", "subfamily",
+        "hardware_type", "error_type", "error_message", "stack_trace", "operation", "memory",
+        "environment", "recommendations", "alternatives",
+    }  # fmt: skip
+    assert report["model_family"] == "embedding"
+    assert report["error_type"] == "out_of_memory"
+    assert report["memory"] == {"needed_mb": 2560.0, "free_mb": 512.0, "held_by": []}
+    assert set(report["environment"]["versions"]) == {"torch", "transformers"}
+    json.dumps(report)
+
+
+def test_alternatives_are_the_hardware_that_is_here_first(pool):
+    alternatives = pool.generate_error_report("gpt2", "cuda:0", OOM)["alternatives"]
+    assert alternatives[0]["hardware"] == "cpu"
+    assert alternatives[0]["available"]
+    assert "cuda" not in {item["hardware"] for item in alternatives}
+    assert not any(item["available"] for item in alternatives[1:])
+
+
+def test_an_unknown_model_is_said_to_be_unknown(pool):
+    report = pool.generate_error_report("zzz-nobody-knows", "cpu", "boom")
+    assert report["model_family"] == "unknown"
+    assert report["error_type"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        (OOM, "out_of_memory"),
+        ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "out_of_memory"),
+        ("MPS backend out of memory", "out_of_memory"),
+        ("No module named 'timm'", "missing_package"),
+        ("Torch not compiled with CUDA enabled", "device_absent"),
+        ("CUDA error: invalid device ordinal", "device_absent"),
+        ("The NVIDIA driver on your system is too old", "driver"),
+        ("CUDA driver version is insufficient for CUDA runtime version", "driver"),
+        ('"addmm_impl_cpu_" not implemented for \'Half\'', "dtype"),
+        ("expected scalar type Half but found Float", "dtype"),
+        ("mat1 and mat2 must have the same dtype, but got Float and Half", "dtype"),
+        (
+            "The operator 'aten::_linalg_svd' is not currently implemented for the MPS device",
+            "unsupported_operation",
+        ),
+        ("Could not run 'aten::nms' with arguments from ...", "unsupported_operation"),
+        ("deadline exceeded", "timeout"),
+        ("something else", "unknown"),
+    ],
+)  # fmt: skip
+def test_the_kind_of_failure(message, kind):
+    assert error_type(message) == kind
+
+
+def test_the_trace_decides_where_the_message_is_silent():
+    assert error_type("", "...\nMemoryError") == "out_of_memory"
+
+
+def test_the_operation_is_named(pool):
+    message = "Could not run 'aten::nms' with arguments from the 'CUDA' backend"
+    assert pool.generate_error_report("m", "cuda", message)["operation"] == "aten::nms"
+
+
+def test_advice_differs_by_family_and_platform():
+    oom = {
+        family: recommendations("out_of_memory", family, "cuda")[0]
+        for family in ("vision", "audio")
+    }
+    assert oom["vision"] != oom["audio"]
+    assert "PYTORCH_ENABLE_MPS_FALLBACK" in recommendations("unsupported_operation", "", "mps")[0]
+
+
+def test_two_saves_in_one_second_are_two_files(pool, tmp_path):
+    report = pool.generate_error_report("m", "cuda", OOM)
+    paths = {pool.save_error_report(report, tmp_path / "reports") for _ in range(20)}
+    assert len(paths) == 20
+    assert all(json.loads(Path(path).read_text()) == report for path in paths)
+
+
+@given(st.text())
+def test_a_model_name_cannot_leave_the_folder(tmp_path_factory, name):
+    folder = tmp_path_factory.mktemp("reports")
+    assert save({"model_name": name}, folder).resolve().parent == folder.resolve()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_and_leaves_nothing(pool, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        pool.save_error_report({"model_name": "m"}, tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
