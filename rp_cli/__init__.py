@@ -1,0 +1,3 @@
+"""The command line of rp. The public libraries are the three packages beside this one."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,103 @@
+"""The entry point of ``rp``: knows the commands by name and imports one when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from rp_cli import __version__
+from rp_cli.errors import exit_code_for, sentence
+
+# name -> (module, one line of help). The module has a function `command`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "detect": ("rp_cli.commands.detect", "Show what this machine can compute on."),
+    "classify": ("rp_cli.commands.classify", "Tell a model's family and the hardware it suits."),
+    "generate": ("rp_cli.commands.generate", "Write hardware-aware test files for models."),
+    "run": ("rp_cli.commands.run", "Run generated test files and record the results."),
+    "check": ("rp_cli.commands.check", "Check that all parts of rp work together here."),
+    "check-integration": ("rp_cli.commands.check", "The same as `rp check`."),
+    "report": ("rp_cli.commands.report", "Print what the last runs, checks and errors say."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A command group whose commands are imported on use; the help text comes from the table."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Return the command names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """Import and build one command; None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        if cmd_name not in self.commands:
+            self.commands[cmd_name] = _build(cmd_name)
+        return self.commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the list of commands without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import all commands for a mistyped one, so that the nearest names can be offered."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            for name in COMMANDS:
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, args)
+
+
+def _build(name: str) -> Any:
+    module, help_text = COMMANDS[name]
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name, short_help=help_text)(importlib.import_module(module).command)
+    return typer.main.get_command(single)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="rp",
+    # Drawing the help with rich would double the time of `rp --help`.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _rp(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Test Hugging Face models on whatever hardware you have."""
+
+
+def main() -> None:
+    """Run ``rp``. A user's mistake becomes one sentence on stderr; a bug keeps its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show "✅" gets "?" and no UnicodeEncodeError.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        app()
+    except Exception as error:
+        code = exit_code_for(error)
+        if code is None:
+            raise
+        typer.echo(f"rp: {sentence(error)}", err=True)
+        sys.exit(code)

@@ -1,0 +1,59 @@
+"""Writing generated files: never over another model's test, never half a file."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+
+from hardware_detection.files import write_atomically
+from rp_cli.codegen.plan import TestPlan
+from rp_cli.codegen.render import render
+from rp_cli.errors import BadInputError, OutputError
+
+
+def write_tests(plans: Sequence[TestPlan], output_dir: Path) -> list[Path]:
+    """Render all plans, then write them into ``output_dir``, which is made where it is missing.
+
+    Raises:
+        BadInputError: two models would share a file, or the file is another model's test.
+        OutputError: the folder or a file cannot be written.
+    """
+    paths = [output_dir / plan.file_name for plan in plans]
+    _refuse_clashes(plans, paths)
+    sources = [render(plan) for plan in plans]
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        for path, source in zip(paths, sources, strict=True):
+            write_atomically(path, source)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write into {output_dir}: {error.strerror or error}; "
+            "choose another folder with --output-dir."
+        ) from error
+    return paths
+
+
+def _refuse_clashes(plans: Sequence[TestPlan], paths: Sequence[Path]) -> None:
+    owners: dict[Path, str] = {}
+    for plan, path in zip(plans, paths, strict=True):
+        owner = owners.setdefault(path, plan.model_name)
+        owner = owner if owner != plan.model_name else (_model_of(path) or owner)
+        if owner != plan.model_name:
+            raise BadInputError(
+                f"{path} is the test of {owner!r} and would be overwritten by that of "
+                f"{plan.model_name!r}; write one of them into another folder with --output-dir."
+            )
+
+
+def _model_of(path: Path) -> str | None:
+    """Return the model whose generated test stands at ``path``, or None."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return None
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name("MODEL_NAME")], value=ast.Constant(str(name))):
+                return name
+    return None

@@ -1,0 +1,218 @@
+"""Tests of google/vit-base-patch16-224, written by rp 0.1.0.
+
+Family: vision / image_classifier (confidence 0.85).
+Hardware: the first of cuda, rocm, mps, openvino, cpu that works here.
+Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
+Written again by `rp generate`, which overwrites changes made by hand.
+"""
+
+import importlib.util
+import logging
+import os
+import sys
+import unittest
+
+from resource_pool import (
+    DeviceUnavailableError,
+    get_global_resource_pool,
+    preferences_from_environment,
+    saved_error_report,
+)
+from resource_pool.measuring import tolerance
+from resource_pool.weights import locate_weights
+
+MODEL_NAME = "google/vit-base-patch16-224"
+MODEL_FAMILY = "vision"
+MODEL_TYPE = "vit"
+HARDWARE_PREFERENCES = {"priority_list": ["cuda", "rocm", "mps", "openvino", "cpu"]}
+CLEANUP_MINUTES = 0.1
+IMAGE_SIZE = (96, 64)  # width and height in pixels; the processor resizes
+
+logger = logging.getLogger(__name__)
+
+
+@unittest.skipUnless(
+    importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"),
+    "needs torch and transformers",
+)
+class TestGoogleVitBasePatch16224(unittest.TestCase):
+    """google/vit-base-patch16-224, loaded once through the shared resource pool."""
+
+    @classmethod
+    def setUpClass(cls):
+        """Load the model and its processor through the pool, once for all tests."""
+        pool = get_global_resource_pool()
+        cls.torch = pool.get_resource("torch", constructor=lambda: __import__("torch"))
+        cls.transformers = pool.get_resource(
+            "transformers", constructor=lambda: __import__("transformers")
+        )
+        cls.weights = locate_weights(
+            MODEL_NAME,
+            auto_class="AutoModelForImageClassification",
+            model_type=MODEL_TYPE,
+        )
+        logger.info("Weights of %s: %s", MODEL_NAME, cls.weights)
+        cls.preferences = preferences_from_environment(HARDWARE_PREFERENCES)
+        cls.model = cls.load_model(cls.preferences)
+        cls.device = next(cls.model.parameters()).device
+        cls.dtype = next(cls.model.parameters()).dtype
+        cls.tolerance = tolerance(cls.dtype)
+        cls.processor = pool.get_tokenizer(
+            MODEL_FAMILY,
+            MODEL_NAME,
+            constructor=lambda: cls.transformers.AutoImageProcessor.from_pretrained(
+                cls.weights.path
+            ),
+        )
+        logger.info("%s is ready on %s in %s", MODEL_NAME, cls.device, cls.dtype)
+
+    @classmethod
+    def load_model(cls, preferences):
+        """Return the pool's instance for these preferences; report the hardware on failure."""
+        pool = get_global_resource_pool()
+        try:
+            with saved_error_report(pool, MODEL_NAME, preferences):
+                return pool.get_model(
+                    MODEL_FAMILY,
+                    MODEL_NAME,
+                    constructor=lambda: (
+                        cls.transformers.AutoModelForImageClassification.from_pretrained(
+                            cls.weights.path
+                        )
+                    ),
+                    hardware_preferences=preferences,
+                    variant="AutoModelForImageClassification",
+                )
+        except DeviceUnavailableError as error:
+            raise unittest.SkipTest(str(error)) from error
+
+    def run_model(self, inputs, model=None):
+        """Return the model's outputs for inputs that are on its device and in its dtype."""
+        model = model or self.model
+        parameter = next(model.parameters())
+        placed = {
+            name: value.to(parameter.device, parameter.dtype)
+            if value.is_floating_point()
+            else value.to(parameter.device)
+            for name, value in inputs.items()
+        }
+        with self.torch.no_grad():
+            return model(**placed)
+
+    def assert_close(self, actual, expected, message):
+        """Compare two tensors within the tolerance of the model's dtype."""
+        self.torch.testing.assert_close(
+            actual.float().cpu(),
+            expected.float().cpu(),
+            msg=lambda detail: f"{message}: {detail}",
+            **self.tolerance,
+        )
+
+    def make_images(self):
+        """Return two different RGB images: a gradient, and the same turned upside down."""
+        from PIL import Image
+
+        gradient = Image.linear_gradient("L").resize(IMAGE_SIZE)
+        flat = Image.new("L", IMAGE_SIZE, 96)
+        first = Image.merge("RGB", (gradient, flat, gradient))
+        return [first, first.transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
+
+    def make_inputs(self, images=None):
+        """Turn images into pixel values: (batch, channels, height, width)."""
+        return self.processor(images=images or self.make_images(), return_tensors="pt")
+
+    def main_output(self, outputs):
+        """Return the first output: logits of a head, or the hidden states of a bare model."""
+        return outputs[0]
+
+    def test_device(self):
+        """Every parameter is where the pool says that it put the model."""
+        pool = get_global_resource_pool()
+        key = next(key for key, model in pool.models.items() if model is self.model)
+        self.assertEqual(pool.get_stats()["models"][key]["device"], str(self.device))
+        devices = {str(parameter.device) for parameter in self.model.parameters()}
+        self.assertEqual(devices, {str(self.device)})
+
+    def test_output_is_finite(self):
+        """No output holds an infinity or a value that is not a number."""
+        output = self.main_output(self.run_model(self.make_inputs()))
+        self.assertTrue(
+            bool(self.torch.isfinite(output).all()), "the output is not finite"
+        )
+
+    def test_output_depends_on_input(self):
+        """The rows of a batch of different inputs differ."""
+        output = self.main_output(self.run_model(self.make_inputs()))
+        self.assertFalse(
+            self.torch.equal(output[0], output[1]), "the output ignores the input"
+        )
+
+    def test_same_input_gives_same_output(self):
+        """Two runs on the same input give the same numbers."""
+        inputs = self.make_inputs()
+        first = self.main_output(self.run_model(inputs))
+        second = self.main_output(self.run_model(inputs))
+        self.assert_close(second, first, "the second run differs")
+
+    def test_agrees_with_cpu_float32(self):
+        """The chosen device and precision give what the CPU gives in float32."""
+        if self.device.type == "cpu" and self.dtype == self.torch.float32:
+            self.skipTest("this is the CPU in float32, the reference itself")
+        reference = self.load_model(
+            {"device": "cpu", "precision": "fp32", "force_device": True}
+        )
+        inputs = self.make_inputs()
+        self.assert_close(
+            self.main_output(self.run_model(inputs)),
+            self.main_output(self.run_model(inputs, reference)),
+            f"{self.device} in {self.dtype} differs from the CPU in float32",
+        )
+
+    def test_output_shape_and_dtype(self):
+        """One row per image, in the model's dtype."""
+        output = self.main_output(self.run_model(self.make_inputs()))
+        self.assertEqual(tuple(output.shape), (2, self.model.config.num_labels))
+        self.assertEqual(output.dtype, self.dtype)
+
+    def test_batch_does_not_change_a_row(self):
+        """An image gives the same numbers alone as in a batch."""
+        together = self.main_output(self.run_model(self.make_inputs()))
+        for row, image in enumerate(self.make_images()):
+            alone = self.main_output(self.run_model(self.make_inputs([image])))[0]
+            self.assert_close(together[row], alone, f"row {row} differs")
+
+    @classmethod
+    def tearDownClass(cls):
+        """Say what ran where, and let the pool drop what nobody uses."""
+        pool = get_global_resource_pool()
+        stats = pool.get_stats()
+        print()
+        print(f"Weights: {cls.weights}")
+        for key, facts in stats["models"].items():
+            print(
+                f"Model {key}: {facts['memory_mb']:.1f} MB, device: {facts['device']}, "
+                f"dtype: {facts['dtype']}, weights: {facts['weights']}"
+            )
+        shown = (
+            "hits",
+            "misses",
+            "cached_models",
+            "memory_usage_mb",
+            "low_memory_mode",
+        )
+        print("Resource pool stats:", {name: stats[name] for name in shown}, flush=True)
+        pool.cleanup_unused_resources(max_age_minutes=CLEANUP_MINUTES)
+
+
+def main():
+    """Run the tests of this file; return 0 where all passed, else 1."""
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(
+        TestGoogleVitBasePatch16224
+    )
+    result = unittest.TextTestRunner(verbosity=2).run(suite)
+    return 0 if result.wasSuccessful() else 1
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=os.environ.get("RP_LOG_LEVEL", "INFO"))
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""Tests of gpt2, written by rp 0.1.0.
+
+Family: text_generation / causal_lm (confidence 0.85).
+Hardware: the first of cuda, rocm, mps, cpu that works here.
+Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
+Written again by `rp generate`, which overwrites changes made by hand.
+"""
+
+import importlib.util
+import logging
+import os
+import sys
+import unittest
+
+from resource_pool import (
+    DeviceUnavailableError,
+    get_global_resource_pool,
+    preferences_from_environment,
+    saved_error_report,
+)
+from resource_pool.measuring import tolerance
+from resource_pool.weights import locate_weights
+
+MODEL_NAME = "gpt2"
+MODEL_FAMILY = "text_generation"
+MODEL_TYPE = "gpt2"
+HARDWARE_PREFERENCES = {"priority_list": ["cuda", "rocm", "mps", "cpu"]}
+CLEANUP_MINUTES = 0.1
+TEXTS = ("The quick brown fox jumps over the lazy dog.", "Once upon a time")
+NEW_TOKENS = 5
+
+logger = logging.getLogger(__name__)
+
+
+@unittest.skipUnless(
+    importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"),
+    "needs torch and transformers",
+)
+class TestGpt2(unittest.TestCase):
+    """gpt2, loaded once through the shared resource pool."""
+
+    @classmethod
+    def setUpClass(cls):
+        """Load the model and its processor through the pool, once for all tests."""
+        pool = get_global_resource_pool()
+        cls.torch = pool.get_resource("torch", constructor=lambda: __import__("torch"))
+        cls.transformers = pool.get_resource(
+            "transformers", constructor=lambda: __import__("transformers")
+        )
+        cls.weights = locate_weights(
+            MODEL_NAME, auto_class="AutoModelForCausalLM", model_type=MODEL_TYPE
+        )
+        logger.info("Weights of %s: %s", MODEL_NAME, cls.weights)
+        cls.preferences = preferences_from_environment(HARDWARE_PREFERENCES)
+        cls.model = cls.load_model(cls.preferences)
+        cls.device = next(cls.model.parameters()).device
+        cls.dtype = next(cls.model.parameters()).dtype
+        cls.tolerance = tolerance(cls.dtype)
+        cls.processor = pool.get_tokenizer(
+            MODEL_FAMILY,
+            MODEL_NAME,
+            constructor=lambda: cls.transformers.AutoTokenizer.from_pretrained(
+                cls.weights.path
+            ),
+        )
+        logger.info("%s is ready on %s in %s", MODEL_NAME, cls.device, cls.dtype)
+
+    @classmethod
+    def load_model(cls, preferences):
+        """Return the pool's instance for these preferences; report the hardware on failure."""
+        pool = get_global_resource_pool()
+        try:
+            with saved_error_report(pool, MODEL_NAME, preferences):
+                return pool.get_model(
+                    MODEL_FAMILY,
+                    MODEL_NAME,
+                    constructor=lambda: (
+                        cls.transformers.AutoModelForCausalLM.from_pretrained(
+                            cls.weights.path
+                        )
+                    ),
+                    hardware_preferences=preferences,
+                    variant="AutoModelForCausalLM",
+                )
+        except DeviceUnavailableError as error:
+            raise unittest.SkipTest(str(error)) from error
+
+    def run_model(self, inputs, model=None):
+        """Return the model's outputs for inputs that are on its device and in its dtype."""
+        model = model or self.model
+        parameter = next(model.parameters())
+        placed = {
+            name: value.to(parameter.device, parameter.dtype)
+            if value.is_floating_point()
+            else value.to(parameter.device)
+            for name, value in inputs.items()
+        }
+        with self.torch.no_grad():
+            return model(**placed)
+
+    def assert_close(self, actual, expected, message):
+        """Compare two tensors within the tolerance of the model's dtype."""
+        self.torch.testing.assert_close(
+            actual.float().cpu(),
+            expected.float().cpu(),
+            msg=lambda detail: f"{message}: {detail}",
+            **self.tolerance,
+        )
+
+    def make_inputs(self, texts=TEXTS):
+        """Tokenize a batch of texts of different lengths, padded on the right."""
+        if self.processor.pad_token is None:
+            self.processor.pad_token = self.processor.eos_token
+        inputs = self.processor(
+            list(texts), padding=True, padding_side="right", return_tensors="pt"
+        )
+        return inputs
+
+    def main_output(self, outputs):
+        """Return the logits: (batch, tokens, vocabulary)."""
+        return outputs.logits
+
+    def generate(self, text):
+        """Generate greedily with the cache: the sequence, and the logits of each step."""
+        inputs = self.processor([text], return_tensors="pt").to(self.device)
+        return inputs, self.model.generate(
+            **inputs,
+            max_new_tokens=NEW_TOKENS,
+            min_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            num_beams=1,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+
+    def test_device(self):
+        """Every parameter is where the pool says that it put the model."""
+        pool = get_global_resource_pool()
+        key = next(key for key, model in pool.models.items() if model is self.model)
+        self.assertEqual(pool.get_stats()["models"][key]["device"], str(self.device))
+        devices = {str(parameter.device) for parameter in self.model.parameters()}
+        self.assertEqual(devices, {str(self.device)})
+
+    def test_output_is_finite(self):
+        """No output holds an infinity or a value that is not a number."""
+        output = self.main_output(self.run_model(self.make_inputs()))
+        self.assertTrue(
+            bool(self.torch.isfinite(output).all()), "the output is not finite"
+        )
+
+    def test_output_depends_on_input(self):
+        """The rows of a batch of different inputs differ."""
+        output = self.main_output(self.run_model(self.make_inputs()))
+        self.assertFalse(
+            self.torch.equal(output[0], output[1]), "the output ignores the input"
+        )
+
+    def test_same_input_gives_same_output(self):
+        """Two runs on the same input give the same numbers."""
+        inputs = self.make_inputs()
+        first = self.main_output(self.run_model(inputs))
+        second = self.main_output(self.run_model(inputs))
+        self.assert_close(second, first, "the second run differs")
+
+    def test_agrees_with_cpu_float32(self):
+        """The chosen device and precision give what the CPU gives in float32."""
+        if self.device.type == "cpu" and self.dtype == self.torch.float32:
+            self.skipTest("this is the CPU in float32, the reference itself")
+        reference = self.load_model(
+            {"device": "cpu", "precision": "fp32", "force_device": True}
+        )
+        inputs = self.make_inputs()
+        self.assert_close(
+            self.main_output(self.run_model(inputs)),
+            self.main_output(self.run_model(inputs, reference)),
+            f"{self.device} in {self.dtype} differs from the CPU in float32",
+        )
+
+    def test_output_shape_and_dtype(self):
+        """One score per token of the vocabulary, at each position, in the model's dtype."""
+        inputs = self.make_inputs()
+        logits = self.main_output(self.run_model(inputs))
+        positions = inputs["input_ids"].shape
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        self.assertEqual(tuple(logits.shape), (*positions, vocabulary))
+        self.assertEqual(logits.dtype, self.dtype)
+
+    def test_padding_does_not_change_a_row(self):
+        """A short text gives the same logits alone as in a batch with a longer one."""
+        together = self.main_output(self.run_model(self.make_inputs()))
+        for row, text in enumerate(TEXTS):
+            alone = self.main_output(self.run_model(self.make_inputs([text])))[0]
+            self.assert_close(together[row, : len(alone)], alone, f"row {row} differs")
+
+    def test_later_token_does_not_change_earlier_logits(self):
+        """A decoder sees only what came before."""
+        inputs = self.make_inputs(TEXTS[:1])
+        before = self.main_output(self.run_model(inputs))
+        inputs["input_ids"][0, -1] = (inputs["input_ids"][0, -1] + 1) % before.shape[-1]
+        after = self.main_output(self.run_model(inputs))
+        self.assert_close(after[0, :-1], before[0, :-1], "an earlier position changed")
+        self.assertFalse(
+            self.torch.equal(after[0, -1], before[0, -1]), "the token is ignored"
+        )
+
+    def test_cached_generation_agrees_with_one_forward(self):
+        """Each step with the cache gives the logits of one forward over the whole sequence."""
+        inputs, generated = self.generate(TEXTS[0])
+        steps = self.torch.stack(generated.logits, dim=1)
+        self.assertEqual(steps.shape[1], NEW_TOKENS)
+        whole = self.run_model({"input_ids": generated.sequences})
+        self.assert_close(
+            whole.logits[:, -NEW_TOKENS - 1 : -1], steps, "the cache changes logits"
+        )
+
+    def test_generated_text_is_text(self):
+        """The generated tokens are in the vocabulary and decode to a string."""
+        _, generated = self.generate(TEXTS[1])
+        self.assertIsInstance(self.processor.decode(generated.sequences[0]), str)
+        self.assertLess(int(generated.sequences.max()), generated.logits[0].shape[-1])
+
+    @classmethod
+    def tearDownClass(cls):
+        """Say what ran where, and let the pool drop what nobody uses."""
+        pool = get_global_resource_pool()
+        stats = pool.get_stats()
+        print()
+        print(f"Weights: {cls.weights}")
+        for key, facts in stats["models"].items():
+            print(
+                f"Model {key}: {facts['memory_mb']:.1f} MB, device: {facts['device']}, "
+                f"dtype: {facts['dtype']}, weights: {facts['weights']}"
+            )
+        shown = (
+            "hits",
+            "misses",
+            "cached_models",
+            "memory_usage_mb",
+            "low_memory_mode",
+        )
+        print("Resource pool stats:", {name: stats[name] for name in shown}, flush=True)
+        pool.cleanup_unused_resources(max_age_minutes=CLEANUP_MINUTES)
+
+
+def main():
+    """Run the tests of this file; return 0 where all passed, else 1."""
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(TestGpt2)
+    result = unittest.TextTestRunner(verbosity=2).run(suite)
+    return 0 if result.wasSuccessful() else 1
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=os.environ.get("RP_LOG_LEVEL", "INFO"))
+    sys.exit(main())

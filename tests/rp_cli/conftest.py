@@ -1,0 +1,79 @@
+"""How the tests of the command line call it: as a user does, in this process or in another."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rp_cli.output
+from hardware_detection.testing import fake_report, use_report
+from rp_cli import app
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Rp = Callable[..., Done]
+
+
+@pytest.fixture(autouse=True)
+def quiet_loggers() -> Iterator[None]:
+    """Undo what --debug does to the loggers of this process."""
+    loggers = [logging.getLogger(name) for name in (*rp_cli.output.LOGGERS, "")]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
+@pytest.fixture
+def rp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Rp:
+    """Call ``rp`` in this process, on a machine that has a CPU and nothing else."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["rp", *map(str, arguments)])
+        capfd.readouterr()
+        with use_report(fake_report()), pytest.raises(SystemExit) as stop:
+            app.main()
+        captured = capfd.readouterr()
+        return Done(int(stop.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def rp_process() -> Rp:
+    """Call ``rp`` in a process of its own."""
+
+    def call(*arguments: object, cwd: Path | None = None) -> Done:
+        command = [
+            sys.executable,
+            "-c",
+            "from rp_cli.app import main; main()",
+            *map(str, arguments),
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=cwd, timeout=240
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return call

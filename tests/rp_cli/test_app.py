@@ -1,0 +1,72 @@
+"""The command line as a whole: help, lazy commands, exit codes, the error boundary."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from rp_cli import __version__, app
+from rp_cli.app import COMMANDS
+from rp_cli.errors import ExitCode, OutputError, exit_code_for
+
+
+def test_help_lists_every_command_with_its_line(rp):
+    done = rp("--help")
+    assert done.code == 0
+    for name, (_, text) in COMMANDS.items():
+        assert name in done.out
+        assert text in done.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(rp, name):
+    done = rp(name, "--help")
+    assert done.code == 0
+    assert "Usage" in done.out
+
+
+def test_version(rp):
+    assert rp("--version").out == f"rp {__version__}\n"
+
+
+def test_a_mistyped_command_is_told_the_nearest(rp):
+    done = rp("detct")
+    assert done.code == ExitCode.BAD_INPUT
+    assert "detect" in done.err
+
+
+def test_a_users_mistake_is_one_sentence_and_a_bug_keeps_its_traceback(rp, monkeypatch):
+    done = rp("classify", "")
+    assert done.code == ExitCode.BAD_INPUT
+    assert done.err.startswith("rp: ")
+    assert len(done.err.splitlines()) == 1
+    assert done.out == ""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(app, "app", broken)
+    with pytest.raises(ZeroDivisionError):
+        app.main()
+
+
+def test_exit_codes_of_errors():
+    assert exit_code_for(OutputError("full")) == ExitCode.CANNOT_WRITE
+    assert exit_code_for(RuntimeError("bug")) is None
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["generate", "--help"], ["classify", "bert-base-uncased"]]
+)
+def test_commands_that_run_no_model_import_neither_torch_nor_transformers(arguments):
+    code = (
+        "import atexit, os, sys; from rp_cli.app import main\n"
+        "def check():\n"
+        "    if {'torch', 'transformers'} & set(sys.modules): os._exit(99)\n"
+        "atexit.register(check)\n"
+        f"sys.argv = ['rp', *{arguments!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

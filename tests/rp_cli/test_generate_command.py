@@ -1,0 +1,236 @@
+"""`rp generate`: every option has its effect, every wrong input one sentence and no file."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_family_classifier import classify_model
+from rp_cli.codegen.plan import make_plan
+from rp_cli.codegen.render import render
+from rp_cli.errors import ExitCode
+
+MODELS = {
+    "bert-base-uncased": "hf_embedding_template.py",
+    "gpt2": "hf_text_generation_template.py",
+    "t5-small": "hf_text_generation_template.py",
+    "google/vit-base-patch16-224": "hf_vision_template.py",
+    "openai/whisper-tiny": "hf_audio_template.py",
+    "facebook/wav2vec2-base-960h": "hf_audio_template.py",
+    "openai/clip-vit-base-patch32": "hf_multimodal_template.py",
+    "llava-hf/llava-1.5-7b-hf": "hf_multimodal_template.py",
+    "nobody/knows-this": "hf_generic_template.py",
+}
+
+
+def constants(path: Path) -> dict[str, object]:
+    """The module's constants that are literals, by name."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_generated_file_is_the_golden_one(model, request):
+    plan = make_plan(classify_model(model))
+    golden = Path(__file__).parents[1] / "golden" / plan.file_name
+    if request.config.getoption("--update-golden"):
+        golden.write_text(render(plan), encoding="utf-8")
+    assert render(plan) == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_template_follows_the_family(rp, tmp_path, model):
+    (result,) = rp("generate", "--model", model, "--output-dir", tmp_path, "--json").json
+    assert result["template"] == MODELS[model]
+    assert Path(result["path"]).is_file()
+
+
+def test_the_files_are_formatted_as_ruff_does(rp, tmp_path):
+    models = [argument for model in MODELS for argument in ("--model", model)]
+    rp("generate", *models, "--output-dir", tmp_path)
+    assert len(list(tmp_path.iterdir())) == len(MODELS)
+    for command in (["format", "--check"], ["check", "--select=E9,F"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--isolated", str(tmp_path)]
+        done = subprocess.run(ruff, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_a_person_is_told_what_was_written_and_why(rp, tmp_path):
+    done = rp("generate", "--model", "bert-base-uncased", "--output-dir", tmp_path)
+    assert done.code == 0
+    assert str(tmp_path / "test_hf_bert_base_uncased.py") in done.out
+    for word in ("embedding/masked_lm", "hf_embedding_template.py", "cpu here", "Weights"):
+        assert word in done.out
+
+
+def test_device_is_forced_and_said(rp, tmp_path):
+    (result,) = rp(
+        "generate", "--model", "gpt2", "--device", "cuda:1", "--output-dir", tmp_path, "--json"
+    ).json
+    assert constants(Path(result["path"]))["HARDWARE_PREFERENCES"] == {
+        "device": "cuda:1",
+        "force_device": True,
+    }
+    assert result["device"] is None
+    assert "cuda" in result["device_reason"]
+
+
+def test_timeout_is_the_age_that_the_test_passes_to_cleanup(rp, tmp_path):
+    rp("generate", "--model", "gpt2", "--timeout", "60", "--output-dir", tmp_path)
+    assert constants(tmp_path / "test_hf_gpt2.py")["CLEANUP_MINUTES"] == 60.0
+
+
+def test_without_model_family_the_generic_template_and_the_bare_model_are_taken(rp, tmp_path):
+    (result,) = rp(
+        "generate", "--model", "gpt2", "--no-use-model-family", "--output-dir", tmp_path, "--json"
+    ).json
+    assert result["template"] == "hf_generic_template.py"
+    assert result["auto_class"] == "AutoModel"
+
+
+def test_a_model_database_decides(rp, tmp_path):
+    database = tmp_path / "models.json"
+    database.write_text(json.dumps({"my/own": {"family": "vision"}}))
+    (result,) = rp(
+        "generate", "--model", "my/own", "--model-db", database, "--output-dir", tmp_path, "--json"
+    ).json
+    assert result["family"] == "vision"
+
+
+def test_a_hardware_cache_is_written_where_it_does_not_exist(rp_process, tmp_path):
+    cache = tmp_path / "hw.json"
+    done = rp_process("generate", "--model", "gpt2", "--hw-cache", cache, "--output-dir", tmp_path)
+    assert done.code == 0, done.err
+    assert json.loads(cache.read_text())["schema_version"] == 1
+
+
+def test_clear_cache_removes_twins_and_the_hardware_cache(rp, tmp_path, isolated_home):
+    twin = isolated_home / "twins" / "old"
+    twin.mkdir(parents=True)
+    (isolated_home / "hardware.json").write_text("{}")
+    rp("generate", "--model", "gpt2", "--clear-cache", "--output-dir", tmp_path)
+    assert not twin.exists()
+    assert not (isolated_home / "hardware.json").exists()
+
+
+def test_debug_says_more_on_stderr(rp, tmp_path):
+    quiet = rp("generate", "--model", "gpt2", "--output-dir", tmp_path)
+    loud = rp("generate", "--model", "gpt2", "--output-dir", tmp_path, "--debug")
+    assert loud.out == quiet.out
+    assert "gpt2" in loud.err
+    assert "evidence" in loud.err
+    assert quiet.err == ""
+
+
+def test_the_same_model_twice_is_written_once(rp, tmp_path):
+    results = rp(
+        "generate", "--model", "gpt2", "--model", "gpt2", "--output-dir", tmp_path, "--json"
+    ).json
+    assert len(results) == 1
+
+
+def test_generating_again_overwrites_its_own_file(rp, tmp_path):
+    for _ in range(2):
+        assert rp("generate", "--model", "gpt2", "--output-dir", tmp_path).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--model", "gpt2", "--device", "cdua"], ExitCode.BAD_INPUT, "did you mean 'cuda'"),
+        (["--model", "gpt2", "--timeout", "-1"], ExitCode.BAD_INPUT, "--timeout"),
+        (["--model", "gpt2", "--timeout", "nan"], ExitCode.BAD_INPUT, "--timeout"),
+        (["--model", ""], ExitCode.BAD_INPUT, "not a model name"),
+        (["--model", "../evil"], ExitCode.BAD_INPUT, "neither a model folder nor a hub name"),
+        (["--model", "{tmp}/empty"], ExitCode.BAD_INPUT, "config.json"),
+        (["--model", "gpt2", "--model-db", "{tmp}/absent.json"], ExitCode.BAD_INPUT, "absent.json"),
+        (["--model", "gpt2", "--model-db", "{tmp}/broken.json"], ExitCode.BAD_INPUT, "broken.json"),
+        (["--model", "gpt2", "--output-dir", "{tmp}/broken.json"], ExitCode.CANNOT_WRITE,
+         "--output-dir"),
+        (["--model", "a/b", "--model", "a-b"], ExitCode.BAD_INPUT, "is the test of 'a/b'"),
+        ([], ExitCode.BAD_INPUT, "--model"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence_and_no_file(rp, tmp_path, arguments, code, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.json").write_text("{")
+    output = tmp_path / "out"
+    given_ = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
+    done = rp("generate", "--output-dir", output, *given_)
+    assert done.code == code
+    assert words in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert not output.exists()
+
+
+def test_a_malformed_hardware_cache_is_named(rp_process, tmp_path):
+    (tmp_path / "hw.json").write_text("not json")
+    done = rp_process(
+        "generate", "--model", "gpt2", "--hw-cache", tmp_path / "hw.json",
+        "--output-dir", tmp_path / "out",
+    )  # fmt: skip
+    assert done.code == ExitCode.BAD_INPUT
+    assert "hw.json" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_models_test_is_not_overwritten(rp, tmp_path):
+    rp("generate", "--model", "a/b", "--output-dir", tmp_path)
+    before = (tmp_path / "test_hf_a_b.py").read_text()
+    done = rp("generate", "--model", "a-b", "--output-dir", tmp_path)
+    assert done.code == ExitCode.BAD_INPUT
+    assert (tmp_path / "test_hf_a_b.py").read_text() == before
+
+
+def test_a_full_disk_leaves_no_half_written_file(rp, tmp_path, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    done = rp("generate", "--model", "gpt2", "--output-dir", tmp_path)
+    assert done.code == ExitCode.CANNOT_WRITE
+    assert "No space left" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+HOSTILE = st.text(min_size=1).filter(lambda name: name.strip() and name.isprintable())
+
+
+@given(HOSTILE)
+def test_no_name_becomes_code(name):
+    known = classify_model("nobody/knows-this")
+    plan = make_plan({**known, "model_name": name})
+    tree = ast.parse(render_without_formatting(plan))
+    values = [
+        node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == "MODEL_NAME"
+        and isinstance(node.value, ast.Constant)
+    ]
+    assert values == [name]
+    assert len(tree.body) == len(ast.parse(render_without_formatting(make_plan(known))).body)
+
+
+def render_without_formatting(plan) -> str:
+    """What the template gives, before ruff has seen it."""
+    from rp_cli.codegen.render import _environment
+
+    return _environment().get_template(f"{plan.template}.j2").render(plan=plan)
