@@ -1,0 +1,71 @@
+"""``rp check``: do all parts work together on this machine?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rp_cli.errors import BadInputError, ExitCode
+from rp_cli.output import log_to_stderr, print_json
+
+if TYPE_CHECKING:
+    from rp_cli.checking.checks import Line
+
+_CHOICES = ("all", "hardware", "classification", "pool", "generation", "web", "openvino")
+
+
+def command(
+    check_only: Annotated[
+        bool, typer.Option("--check-only", help="Only look whether all files are there.")
+    ] = False,
+    test: Annotated[
+        str, typer.Option("--test", metavar="|".join(_CHOICES), help="Which part to check.")
+    ] = "all",
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log every step, and the trace of a failure.")
+    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Check that all parts of rp work together here: files, detection, pool, a generated test."""
+    if test not in _CHOICES:
+        raise BadInputError(f"--test must be one of {', '.join(_CHOICES)}, not {test!r}.")
+    if debug:
+        log_to_stderr()
+    from rp_cli.checking.checks import run_checks
+    from rp_cli.reporting.store import Store
+
+    record = run_checks(_names(test, check_only), (lambda _: None) if json_output else _print)
+    Store().add(record)
+    if json_output:
+        print_json(record)
+    elif test == "all" and not check_only:
+        _print_models()
+    if not record["passed"]:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _names(test: str, check_only: bool) -> list[str]:
+    from rp_cli.checking.checks import CHECKS
+
+    if check_only:
+        return ["files"]
+    return list(CHECKS) if test == "all" else [test]
+
+
+def _print(line: Line) -> None:
+    advice = f" -> {line.remedy}" if line.remedy else ""
+    typer.echo(f"{line.status:<8}{line.name}: {line.detail}{advice}")
+
+
+def _print_models() -> None:
+    """Print the classification block of a few well-known models."""
+    from hardware_detection import detect_available_hardware
+    from model_family_classifier import classify_model, hardware_fit
+    from rp_cli.checking.checks import MODELS_SHOWN
+    from rp_cli.commands.classify import render
+
+    hardware = detect_available_hardware()["hardware"]
+    for model in MODELS_SHOWN:
+        classified = classify_model(model)
+        typer.echo("\n" + render({**classified, **hardware_fit(classified, hardware)}))

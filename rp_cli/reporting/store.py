@@ -1,0 +1,75 @@
+"""Where records live: one SQLite file in rp's home, one row per run or check."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hardware_detection.files import rp_home
+from rp_cli.errors import BadInputError, OutputError
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS records (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    record TEXT NOT NULL
+)
+"""
+
+
+class Store:
+    """Records by kind ("run", "check"), newest first. Safe for several processes at once."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or rp_home() / "records.sqlite3"
+
+    def add(self, record: Mapping[str, Any]) -> int:
+        """Keep a record, which names its ``kind`` and ``started_at``; return its number.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._connect() as connection:
+                cursor = connection.execute(
+                    "INSERT INTO records (kind, started_at, record) VALUES (?, ?, ?)",
+                    (record["kind"], record["started_at"], json.dumps(record)),
+                )
+        except (OSError, sqlite3.Error) as error:
+            raise OutputError(
+                f"Cannot keep the record in {self.path}: {error}; choose a folder that can be "
+                "written with RP_HOME."
+            ) from error
+        return int(cursor.lastrowid or 0)
+
+    def last(self, kind: str, count: int) -> list[dict[str, Any]]:
+        """Return up to ``count`` records of a kind, newest first, each with its ``id``.
+
+        Raises:
+            BadInputError: the file is there and is no record file.
+        """
+        if not self.path.exists():
+            return []
+        try:
+            with self._connect() as connection:
+                rows = connection.execute(
+                    "SELECT id, record FROM records WHERE kind = ? ORDER BY id DESC LIMIT ?",
+                    (kind, count),
+                ).fetchall()
+            return [{"id": number, **json.loads(text)} for number, text in rows]
+        except (sqlite3.Error, ValueError) as error:
+            raise BadInputError(
+                f"{self.path} cannot be read ({error}); move it away, and rp starts a new one."
+            ) from error
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+            connection.execute(_TABLE)
+            yield connection

