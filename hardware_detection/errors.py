@@ -1,0 +1,43 @@
+"""What a user can get wrong about hardware, by name. Each message says what to do."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # importing `typing` would cost more than all that is imported with it
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class HardwareCacheError(ValueError):
+    """A hardware cache file that the user named cannot be read, understood or written."""
+
+
+class UnknownHardwareError(ValueError):
+    """A device name that no backend has.
+
+    Attributes:
+        name: the name as it was given.
+        nearest: the known name most like it, or None.
+    """
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        import difflib
+
+        known = tuple(known)
+        self.name = name
+        self.nearest = next(iter(difflib.get_close_matches(name.lower(), known, n=1)), None)
+        hint = f" (did you mean {self.nearest!r}?)" if self.nearest else ""
+        super().__init__(
+            f"unknown device {name!r}{hint}; use one of {', '.join(known)},"
+            " with an index where there are several, such as cuda:1"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # BaseException would call __init__ with the finished message alone.
+        return _rebuild, (self.name, self.nearest, str(self))
+
+
+def _rebuild(name: str, nearest: str | None, message: str) -> UnknownHardwareError:
+    error = UnknownHardwareError.__new__(UnknownHardwareError)
+    ValueError.__init__(error, message)
+    error.name, error.nearest = name, nearest
+    return error

@@ -1,0 +1,205 @@
+"""The edge: the one object through which probes touch files, packages and processes.
+
+Tests put a fake machine in its place.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from hardware_detection.log import log
+from hardware_detection.parsing import MEMORY_FILE, parse_meminfo
+
+if TYPE_CHECKING:
+    from hardware_detection.process import Outcome
+
+#: Importing PyTorch takes a second on a warm disk and half a minute on a slow network share.
+PROOF_DEADLINE_S = 60.0
+TOOL_DEADLINE_S = 10.0
+
+# The kernel refuses reads of 4 MiB and more from /proc/sys.
+_MAX_TEXT_BYTES = 1 << 20
+_MIB = 1 << 20
+_PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+# "-c" puts the current folder, which may hold anybody's files, first on the import path.
+_BOOTSTRAP = (
+    "import sys; sys.path[:] = [sys.argv[1], *filter(None, sys.path)];"
+    " from hardware_detection.proofs import main; main(sys.argv[2:])"
+)
+
+
+class CpuCounts(NamedTuple):
+    """Cores with and without hyper-threads, and those that this process may use; None: unknown."""
+
+    physical: int | None
+    logical: int | None
+    usable: int | None
+
+
+class CpuTarget(NamedTuple):
+    """A CPU by archspec's names."""
+
+    microarchitecture: str
+    features: frozenset[str]
+
+
+class Machine:
+    """This machine, as far as detection looks at it. Nothing here raises for what is missing."""
+
+    def __init__(self, *, proof_deadline_s: float = PROOF_DEADLINE_S) -> None:
+        self.proof_deadline_s = proof_deadline_s
+        self.platform = sys.platform
+        self.environ: Mapping[str, str] = os.environ
+        # Children that run now, guarded by the lock; `close` kills them when we are interrupted.
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def read_text(self, path: str) -> str | None:
+        """Return the file's text (at most 1 MiB), or None if it cannot be read."""
+        try:
+            with Path(path).open("rb") as stream:
+                return stream.read(_MAX_TEXT_BYTES).decode("utf-8", errors="replace")
+        except OSError:
+            return None
+
+    def exists(self, path: str) -> bool:
+        """Whether the path is there."""
+        return os.path.exists(path)  # noqa: PTH110 - Path.exists raises on some permissions
+
+    def listdir(self, path: str) -> list[str]:
+        """Return the sorted names in a folder; empty if it cannot be read."""
+        try:
+            return sorted(os.listdir(path))  # noqa: PTH208 - names are wanted, not paths
+        except OSError:
+            return []
+
+    def package_file(self, package: str, name: str) -> str | None:
+        """Return the path of a file in an importable top-level package, without importing it."""
+        spec = self._spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        return str(Path(next(iter(spec.submodule_search_locations))) / name)
+
+    def memory_mb(self) -> tuple[float, float]:
+        """Return the system's memory, total and available now, in MiB."""
+        # Read by ourselves where it is one file: importing psutil takes longer than all the rest.
+        known = parse_meminfo(self.read_text(MEMORY_FILE) or "")
+        if known is not None:
+            return known
+        import psutil
+
+        memory = psutil.virtual_memory()
+        return round(memory.total / _MIB, 1), round(memory.available / _MIB, 1)
+
+    def cpu_counts(self) -> CpuCounts:
+        """Return how many cores there are, and how many this process may use."""
+        import psutil
+
+        return CpuCounts(
+            physical=psutil.cpu_count(logical=False),
+            logical=psutil.cpu_count(logical=True),
+            usable=self.usable_cpus(),
+        )
+
+    def usable_cpus(self) -> int | None:
+        """Return how many logical cores the scheduler may give to this process."""
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+    def boot_minute(self) -> int:
+        """Return when the system started, in minutes since the epoch; clocks drift by seconds."""
+        import psutil
+
+        return round(psutil.boot_time() / 60)
+
+    def cpu_target(self) -> CpuTarget:
+        """Return the CPU's microarchitecture and features by archspec's names."""
+        import archspec.cpu
+
+        host = archspec.cpu.host()
+        return CpuTarget(host.name, frozenset(host.features))
+
+    def cpu_name(self) -> str | None:
+        """Return the CPU's marketing name where /proc/cpuinfo has none (macOS, Windows, Arm)."""
+        if self.platform == "darwin":
+            outcome = self.run(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"])
+            return outcome.stdout.strip() or None if outcome.ok else None
+        return platform.processor() or None
+
+    def architecture(self) -> str:
+        """Return the instruction set: "x86_64", "aarch64", …"""
+        return platform.machine() or "unknown"
+
+    def has_package(self, package: str) -> bool:
+        """Whether a top-level package can be imported, without importing it."""
+        return self._spec(package) is not None
+
+    def package_version(self, distribution: str) -> str | None:
+        """Return the installed version of a distribution, or None."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            return None
+
+    def which(self, program: str) -> str | None:
+        """Return the absolute path of a program on PATH, or None."""
+        found = shutil.which(program)
+        return os.path.abspath(found) if found else None  # noqa: PTH100 - no links resolved
+
+    def run(self, argv: Sequence[str], *, deadline_s: float = TOOL_DEADLINE_S) -> Outcome:
+        """Run a program and return how it ended."""
+        from hardware_detection.process import kill_group, run_bounded
+
+        started: list[subprocess.Popen[bytes]] = []
+
+        def remember(process: subprocess.Popen[bytes]) -> None:
+            started.append(process)
+            with self._lock:
+                self._children.add(process)
+                closed = self._closed
+            if closed:
+                kill_group(process)
+
+        try:
+            outcome = run_bounded(argv, deadline_s=deadline_s, on_start=remember)
+        finally:
+            with self._lock:
+                self._children.difference_update(started)
+        log().debug("%s: %.2f s, %s", Path(argv[0]).name, outcome.seconds, outcome.kind)
+        return outcome
+
+    def prove(self, *arguments: str) -> Outcome:
+        """Run one of ``hardware_detection.proofs`` in a Python of its own."""
+        argv = [sys.executable, "-c", _BOOTSTRAP, str(_PACKAGE_ROOT), *arguments]
+        outcome = self.run(argv, deadline_s=self.proof_deadline_s)
+        log().debug("proof %s: %.2f s, %s", " ".join(arguments), outcome.seconds, outcome.kind)
+        return outcome
+
+    def close(self) -> None:
+        """Kill every child that still runs, and every one that starts from now on."""
+        from hardware_detection.process import kill_group
+
+        with self._lock:
+            self._closed = True
+            children = [process for process in self._children if process.returncode is None]
+        for process in children:
+            kill_group(process)
+
+    @staticmethod
+    def _spec(package: str) -> importlib.machinery.ModuleSpec | None:
+        try:
+            return importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            return None

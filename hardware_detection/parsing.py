@@ -1,0 +1,147 @@
+"""Parsers of texts that the system and vendors' tools write; getting the text is done elsewhere."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from hardware_detection.record import Device
+
+NVIDIA_DRIVER_FILE = "/proc/driver/nvidia/version"
+AMD_DRIVER_FILE = "/sys/module/amdgpu/version"
+MEMORY_FILE = "/proc/meminfo"
+
+#: What to ask nvidia-smi for, in the order that ``parse_nvidia_smi`` reads.
+NVIDIA_SMI_QUERY = (
+    "--query-gpu=index,uuid,name,memory.total,memory.free,compute_cap,driver_version",
+    "--format=csv,noheader,nounits",
+)
+
+# The flags in /proc/cpuinfo that extend arithmetic; the others are about the kernel and caches.
+_ARITHMETIC_FLAG = re.compile(
+    r"(mmx|sse\d|ssse3|avx|amx|fma|f16c|asimd|sve|sme(?!p)|i8mm|bf16|neon|fphp|gfni)\w*"
+)
+
+
+def parse_cpuinfo(text: str) -> tuple[str | None, frozenset[str]]:
+    """Return the model name and the arithmetic extensions that /proc/cpuinfo lists.
+
+    x86 says "model name" and "flags", Arm says "Features" and no name.
+    """
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(key.strip().lower(), value.strip())
+    flags = f"{fields.get('flags', '')} {fields.get('features', '')}".split()
+    return fields.get("model name") or None, frozenset(filter(_ARITHMETIC_FLAG.fullmatch, flags))
+
+
+def parse_meminfo(text: str) -> tuple[float, float] | None:
+    """Return total and available memory in MiB from /proc/meminfo; None where it lacks them."""
+    sizes = dict(re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB$", text, re.MULTILINE))
+    if len(sizes) != 2:
+        return None
+    return round(int(sizes["MemTotal"]) / 1024, 1), round(int(sizes["MemAvailable"]) / 1024, 1)
+
+
+def parse_nvidia_driver(text: str) -> str | None:
+    """Return the driver's version from /proc/driver/nvidia/version ("580.65.06"), or None."""
+    found = re.search(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)*)\s", text + "\n")
+    return found.group(1) if found else None
+
+
+def parse_nvidia_smi(text: str) -> tuple[tuple[Device, ...], str | None]:
+    """Return the GPUs, unproved, and the driver's version from the answer to NVIDIA_SMI_QUERY.
+
+    Lines that are not rows (warnings, errors) are left out; "[N/A]" becomes None.
+    """
+    devices: list[Device] = []
+    driver = None
+    for line in text.splitlines():
+        row = line.split(",")
+        if len(row) != 7 or not row[0].strip().isdecimal():
+            continue
+        index, uuid, name, total, free, capability, version = (_known(cell) for cell in row)
+        driver = driver or version
+        facts = {"uuid": uuid, "compute_capability": capability}
+        devices.append(
+            Device(
+                index=int(index or 0),
+                name=name or "unknown",
+                memory_total_mb=_number(total),
+                memory_free_mb=_number(free),
+                facts={key: value for key, value in facts.items() if value is not None},
+            )
+        )
+    return tuple(devices), driver
+
+
+def parse_kfd_node(text: str) -> str | None:
+    """Return the architecture ("gfx90a") of a node of AMD's kernel driver; None for a CPU.
+
+    ``text`` is /sys/class/kfd/kfd/topology/nodes/N/properties. gfx_target_version holds major,
+    minor and stepping as decimal pairs; the last two are hexadecimal digits in the name
+    (LLVM's AMDGPU processor names).
+    """
+    found = re.search(r"^gfx_target_version (\d+)$", text, re.MULTILINE)
+    version = int(found.group(1)) if found else 0
+    if version == 0:
+        return None
+    return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+
+
+def parse_torch_version(text: str) -> dict[str, str | None]:
+    """Return "version", "cuda" and "hip" from torch/version.py, read as data and never run.
+
+    None where the build has no such part, or the file does not say.
+    """
+    wanted = {"__version__": "version", "cuda": "cuda", "hip": "hip"}
+    build: dict[str, str | None] = dict.fromkeys(wanted.values())
+    try:
+        statements = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return build
+    for statement in statements:
+        for name, value in _assigned(statement):
+            if name in wanted:
+                build[wanted[name]] = value
+    return build
+
+
+def parse_visible_devices(text: str) -> tuple[str, ...]:
+    """Return the entries that count in CUDA_VISIBLE_DEVICES: up to the first that is invalid.
+
+    The rule of the CUDA programming guide: what follows "-1" or an empty entry is not visible.
+    """
+    entries: list[str] = []
+    for entry in (part.strip() for part in text.split(",")):
+        if not re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", entry):
+            break
+        entries.append(entry)
+    return tuple(entries)
+
+
+def _assigned(statement: ast.stmt) -> Iterable[tuple[str, str | None]]:
+    value: Any = getattr(statement, "value", None)
+    targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
+    if isinstance(value, ast.Constant) and (value.value is None or isinstance(value.value, str)):
+        for target in targets:
+            if isinstance(target, ast.Name):
+                yield target.id, value.value
+
+
+def _known(cell: str) -> str | None:
+    text = cell.strip()
+    return None if text in {"", "N/A", "[N/A]", "[Not Supported]", "[Unknown Error]"} else text
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None

@@ -1,0 +1,76 @@
+"""The CPU: always there; what is proved is what it computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hardware_detection.answers import ProofError, ask
+from hardware_detection.machine import Machine
+from hardware_detection.names import CPU
+from hardware_detection.parsing import parse_cpuinfo
+from hardware_detection.proofs.matrices import expected, left, right
+from hardware_detection.record import Device, ProbeResult
+from hardware_detection.torch_build import torch_build
+
+
+def probe(machine: Machine) -> ProbeResult:
+    """Describe the CPU, compute in this process, and in PyTorch's number formats if it is here."""
+    name, flags = parse_cpuinfo(machine.read_text("/proc/cpuinfo") or "")
+    target = machine.cpu_target()
+    counts = machine.cpu_counts()
+    total, available = machine.memory_mb()
+    facts: dict[str, Any] = {
+        "architecture": machine.architecture(),
+        "microarchitecture": target.microarchitecture,
+        "isa_extensions": sorted(flags | target.features),
+        "physical_cores": counts.physical,
+        "logical_cores": counts.logical,
+        "usable_cores": counts.usable,
+    }
+    sources = {
+        "architecture": "platform",
+        "microarchitecture": "archspec",
+        "isa_extensions": "archspec and /proc/cpuinfo" if flags else "archspec",
+        "physical_cores": "psutil",
+        "logical_cores": "psutil",
+        "usable_cores": "the process's CPU affinity",
+        "memory": "/proc/meminfo or psutil",
+    }
+    torch_dtypes, torch_facts, note = _prove_with_torch(machine)
+    if torch_dtypes:
+        sources["dtypes"] = "torch"
+    device = Device(
+        index=0,
+        name=name or machine.cpu_name() or "unknown",
+        memory_total_mb=total,
+        memory_free_mb=available,
+        dtypes=torch_dtypes or _prove_with_python(),
+    )
+    return ProbeResult(CPU, "available", note, (device,), {**facts, **torch_facts}, sources)
+
+
+def _prove_with_torch(machine: Machine) -> tuple[tuple[str, ...], dict[str, Any], str]:
+    """Return the number formats that PyTorch proved, its facts, and a sentence."""
+    if torch_build(machine) is None:
+        return (), {}, "computed correctly in plain Python; install torch to prove more formats"
+    try:
+        answer = ask(machine, "torch", "cpu")
+    except ProofError as error:
+        problem = f"{error}; reinstall torch"
+    else:
+        if answer.proved:
+            dtypes = answer.devices[0].dtypes
+            note = f"computed a test product correctly in {', '.join(dtypes)}"
+            return dtypes, {"torch": answer.facts.get("torch")}, note
+        problem = next((device.problem for device in answer.devices), "torch lists no CPU")
+    return (), {"torch_problem": problem}, f"computed correctly in plain Python, but {problem}"
+
+
+def _prove_with_python() -> tuple[str, ...]:
+    columns = [tuple(map(float, column)) for column in zip(*right(), strict=True)]
+    product = tuple(
+        sum(a * b for a, b in zip(row, column, strict=True)) for row in left() for column in columns
+    )
+    if product != expected():
+        raise ArithmeticError("the CPU computed a wrong matrix product")
+    return ("fp64",)

@@ -1,0 +1,104 @@
+"""NVIDIA GPUs through CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hardware_detection.answers import ProofError, ask
+from hardware_detection.machine import Machine
+from hardware_detection.names import CUDA
+from hardware_detection.parsing import (
+    NVIDIA_DRIVER_FILE,
+    NVIDIA_SMI_QUERY,
+    parse_nvidia_driver,
+    parse_nvidia_smi,
+    parse_visible_devices,
+)
+from hardware_detection.probes._verdict import prove
+from hardware_detection.record import Device, ProbeResult
+from hardware_detection.torch_build import torch_build
+
+_DRIVER_FILES = (
+    NVIDIA_DRIVER_FILE,
+    "/dev/nvidiactl",
+    "/dev/nvhost-gpu",  # Jetson
+    "/dev/nvgpu/igpu0",  # Jetson
+    "/usr/lib/wsl/lib/libcuda.so.1",
+    "C:\\Windows\\System32\\nvcuda.dll",
+)
+_INSTALL = "see https://pytorch.org/get-started/locally/"
+_REMEDY = "check `nvidia-smi`, and that the driver is new enough for the installed torch"
+
+
+class _Seen(NamedTuple):
+    """What the driver's own tools show: every GPU, whether visible to CUDA or not."""
+
+    devices: tuple[Device, ...]
+    facts: Mapping[str, Any]
+    source: str
+
+
+def probe(machine: Machine) -> ProbeResult:
+    """Look for the driver, then for a PyTorch that can use it, then compute."""
+    has_driver = any(machine.exists(path) for path in _DRIVER_FILES)
+    seen = _ask_driver(machine, has_driver=has_driver)
+    if not has_driver and not seen.devices:
+        return ProbeResult(
+            CUDA, "absent", "no NVIDIA driver is here; install it if there is an NVIDIA GPU"
+        )
+    sources = dict.fromkeys(seen.facts, seen.source)
+    problem = _problem_with_torch(machine)
+    if problem:
+        return ProbeResult(CUDA, "unusable", problem, seen.devices, seen.facts, sources)
+    return prove(
+        machine,
+        CUDA,
+        ("torch", "cuda"),
+        none_found=_why_none(machine, seen),
+        remedy=_REMEDY,
+        seen=seen.devices,
+        facts=seen.facts,
+        sources=sources,
+    )
+
+
+def _problem_with_torch(machine: Machine) -> str:
+    build = torch_build(machine)
+    if build is None:
+        return f"an NVIDIA driver is here, but torch is not installed; {_INSTALL}"
+    if build.hip:
+        return f"an NVIDIA driver is here, but torch {build.version} is built for ROCm; {_INSTALL}"
+    if build.cuda is None:
+        return f"an NVIDIA driver is here, but torch {build.version} has no CUDA; {_INSTALL}"
+    return ""
+
+
+def _why_none(machine: Machine, seen: _Seen) -> str:
+    visible = machine.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and not parse_visible_devices(visible):
+        return f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU; unset it to see them"
+    if not seen.devices and machine.platform == "linux" and not machine.exists("/dev/nvidiactl"):
+        return (
+            "the NVIDIA driver is loaded, but no GPU was handed to this container;"
+            " start it with the GPUs (`--gpus all`)"
+        )
+    return f"torch finds no CUDA device; {_REMEDY}"
+
+
+def _ask_driver(machine: Machine, *, has_driver: bool) -> _Seen:
+    if has_driver and machine.has_package("pynvml"):
+        try:
+            answer = ask(machine, "nvml")
+        except ProofError:
+            pass  # nvidia-smi may still know, and says more where it does not
+        else:
+            return _Seen(answer.devices, answer.facts, "nvidia-ml-py")
+    program = machine.which("nvidia-smi")
+    if program:
+        outcome = machine.run([program, *NVIDIA_SMI_QUERY])
+        devices, driver = parse_nvidia_smi(outcome.stdout if outcome.ok else "")
+        if devices:
+            return _Seen(devices, {"driver": driver}, "nvidia-smi")
+    driver = parse_nvidia_driver(machine.read_text(NVIDIA_DRIVER_FILE) or "")
+    return _Seen((), {"driver": driver} if driver else {}, NVIDIA_DRIVER_FILE)

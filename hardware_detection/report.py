@@ -1,0 +1,139 @@
+"""The report: what a detection means, with memory as it is now. Pure, but for ``now``."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from hardware_detection.cache import SCHEMA_VERSION
+from hardware_detection.machine import Machine
+from hardware_detection.names import CPU, CUDA, DEFAULT_PRIORITY, MPS, ROCM, torch_device_name
+from hardware_detection.record import Detection, Device, ProbeResult
+
+
+def report_now(detection: Detection, machine: Machine, *, from_cache: bool) -> dict[str, Any]:
+    """Return the report with the system's and, where NVML tells it, the GPUs' free memory."""
+    total, available = machine.memory_mb()
+    fresh = _gpu_free_mb(_cuda_uuids(detection), machine) if from_cache else {}
+    return build_report(
+        detection,
+        from_cache=from_cache,
+        age_seconds=(datetime.now(timezone.utc) - detection.detected_at).total_seconds(),
+        memory_mb=(total, available),
+        gpu_free_mb=fresh,
+    )
+
+
+def build_report(
+    detection: Detection,
+    *,
+    from_cache: bool,
+    age_seconds: float,
+    memory_mb: tuple[float, float],
+    gpu_free_mb: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the report as plain JSON values; docs of the package list its keys.
+
+    Args:
+        detection: the records.
+        from_cache: whether they were recorded earlier.
+        age_seconds: how long ago.
+        memory_mb: the system's memory in MiB now, total and available.
+        gpu_free_mb: GPUs' free memory in MiB now, by UUID.
+    """
+    age = max(0.0, round(age_seconds, 1))
+    total, available = memory_mb
+    results = {result.name: result for result in detection.results}
+    hardware = {name: result.status == "available" for name, result in results.items()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "detected_at": detection.detected_at.isoformat(timespec="seconds"),
+        "age_seconds": age,
+        "from_cache": from_cache,
+        "fingerprint": dict(detection.fingerprint),
+        "hardware": hardware,
+        "details": {
+            name: _details(result, age, available, gpu_free_mb) for name, result in results.items()
+        },
+        "errors": {
+            name: result.reason
+            for name, result in results.items()
+            if result.status in ("unusable", "error")
+        },
+        "best_available": best_available(hardware),
+        "torch_device": _torch_device(results),
+        "system": {
+            "platform": f"{platform.system()} {platform.release()}",
+            "architecture": platform.machine(),
+            "hostname": platform.node(),
+            "python": platform.python_version(),
+            "cpu_count": results[CPU].facts.get("logical_cores"),
+            "memory_total_mb": total,
+            "memory_available_mb": available,
+        },
+    }
+
+
+def best_available(hardware: Mapping[str, bool]) -> str:
+    """Return the first backend of DEFAULT_PRIORITY that is available; the CPU if none is."""
+    return next((name for name in DEFAULT_PRIORITY if hardware.get(name)), CPU)
+
+
+def _details(
+    result: ProbeResult, age: float, available_mb: float, gpu_free_mb: Mapping[str, float]
+) -> dict[str, Any]:
+    devices = [_device(device, age, gpu_free_mb) for device in result.devices]
+    if result.name == CPU:
+        for device in devices:
+            device.update(memory_free_mb=available_mb, memory_free_age_seconds=0.0)
+    return {
+        **result.facts,
+        "status": result.status,
+        "reason": result.reason,
+        # Only what can be computed on counts; `devices` also has those that were merely seen.
+        "device_count": sum(1 for device in result.devices if device.dtypes),
+        "devices": devices,
+        "sources": dict(result.sources),
+    }
+
+
+def _device(device: Device, age: float, gpu_free_mb: Mapping[str, float]) -> dict[str, Any]:
+    fresh = gpu_free_mb.get(str(device.facts.get("uuid")))
+    return {
+        **device.facts,
+        "index": device.index,
+        "name": device.name,
+        "memory_total_mb": device.memory_total_mb,
+        "memory_free_mb": device.memory_free_mb if fresh is None else round(fresh, 1),
+        "memory_free_age_seconds": age if fresh is None else 0.0,
+        "dtypes": list(device.dtypes),
+        "problem": device.problem,
+    }
+
+
+def _torch_device(results: Mapping[str, ProbeResult]) -> str:
+    for name in (CUDA, ROCM):
+        for device in results[name].devices:
+            if device.dtypes:
+                return torch_device_name(f"{name}:{device.index}")
+    return "mps" if results[MPS].status == "available" else "cpu"
+
+
+def _gpu_free_mb(uuids: list[str], machine: Machine) -> dict[str, float]:
+    if not uuids or not machine.has_package("pynvml"):
+        return {}
+    from hardware_detection.nvml import free_memory_mb
+
+    return free_memory_mb(uuids)
+
+
+def _cuda_uuids(detection: Detection) -> list[str]:
+    return [
+        str(device.facts["uuid"])
+        for result in detection.results
+        if result.name == CUDA and result.status == "available"
+        for device in result.devices
+        if "uuid" in device.facts
+    ]

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardware_detection import parsing
+
+X86 = """processor\t: 0
+model name\t: AMD EPYC 9654
+flags\t\t: fpu vme sse4_2 avx2 avx512_bf16 smep amx_tile lahf_lm fma f16c
+
+processor\t: 1
+model name\t: something else
+flags\t\t: never
+"""
+ARM = "processor\t: 0\nFeatures\t: fp asimd sve sve2 i8mm bf16 crc32\nCPU part\t: 0xd40\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "flags"),
+    [
+        (X86, "AMD EPYC 9654", {"sse4_2", "avx2", "avx512_bf16", "amx_tile", "fma", "f16c"}),
+        (ARM, None, {"asimd", "sve", "sve2", "i8mm", "bf16"}),
+        ("", None, set()),
+        ("model name\t:\nflags:", None, set()),
+    ],
+)
+def test_cpuinfo(text: str, name: str | None, flags: set[str]) -> None:
+    assert parsing.parse_cpuinfo(text) == (name, flags)
+
+
+@pytest.mark.parametrize(
+    ("text", "memory"),
+    [
+        (
+            "MemTotal:       24684124 kB\nMemFree: 1 kB\nMemAvailable:   12582912 kB\n",
+            (24105.6, 12288.0),
+        ),
+        ("MemTotal:       24684124 kB\n", None),
+        ("MemTotal: lots\nMemAvailable: some\n", None),
+        ("", None),
+    ],
+)
+def test_meminfo(text: str, memory: tuple[float, float] | None) -> None:
+    assert parsing.parse_meminfo(text) == memory
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19\n", "535.129.03"),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release",
+            "580.65.06",
+        ),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0", "540.4.0"),
+        ("GCC version:  gcc version 12.2.0 (GCC)\n", None),
+        ("", None),
+    ],
+)
+def test_nvidia_driver(text: str, version: str | None) -> None:
+    assert parsing.parse_nvidia_driver(text) == version
+
+
+def test_nvidia_smi_rows() -> None:
+    text = (
+        "0, GPU-aa, NVIDIA H100 80GB HBM3, 81559, 80000, 9.0, 580.65.06\n"
+        "1, GPU-bb, NVIDIA GB10, [N/A], [Not Supported], 12.1, 580.65.06\n"
+    )
+    (first, second), driver = parsing.parse_nvidia_smi(text)
+    assert driver == "580.65.06"
+    assert (first.index, first.name, first.memory_total_mb) == (0, "NVIDIA H100 80GB HBM3", 81559.0)
+    assert first.facts == {"uuid": "GPU-aa", "compute_capability": "9.0"}
+    assert (second.memory_total_mb, second.memory_free_mb) == (None, None)
+    assert first.dtypes == second.dtypes == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "No devices were found\n",
+        "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.",
+        "0, GPU-aa, short\n",
+        "index, uuid, name, memory.total, memory.free, compute_cap, driver_version\n",
+        "²,a,b,1,1,1,1\n",
+    ],
+)
+def test_nvidia_smi_without_rows(text: str) -> None:
+    assert parsing.parse_nvidia_smi(text) == ((), None)
+
+
+def test_nvidia_smi_sizes_that_are_no_sizes() -> None:
+    (device,), _ = parsing.parse_nvidia_smi("0, u, n, nan, -5, 9.0, 1.0")
+    assert (device.memory_total_mb, device.memory_free_mb) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "architecture"),
+    [
+        ("cpu_cores_count 0\nsimd_count 416\ngfx_target_version 90010\n", "gfx90a"),
+        ("gfx_target_version 110501\n", "gfx1151"),
+        ("gfx_target_version 90402\n", "gfx942"),
+        ("cpu_cores_count 16\ngfx_target_version 0\n", None),
+        ("", None),
+    ],
+)
+def test_kfd_node(text: str, architecture: str | None) -> None:
+    assert parsing.parse_kfd_node(text) == architecture
+
+
+@pytest.mark.parametrize(
+    ("text", "build"),
+    [
+        (
+            "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: str = None",
+            {"version": "2.13.0+cpu", "cuda": None, "hip": None},
+        ),
+        (
+            "__version__='2.4'\ncuda='12.4'\nhip=None",
+            {"version": "2.4", "cuda": "12.4", "hip": None},
+        ),
+        ("cuda: str\nhip = '6.2'\n", {"version": None, "cuda": None, "hip": "6.2"}),
+        ("cuda = open('/etc/passwd').read()", {"version": None, "cuda": None, "hip": None}),
+        ("cuda = (", {"version": None, "cuda": None, "hip": None}),
+        ("cuda = '12'\x00", {"version": None, "cuda": None, "hip": None}),
+    ],
+)
+def test_torch_version(text: str, build: dict[str, str | None]) -> None:
+    assert parsing.parse_torch_version(text) == build
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        ("0", ("0",)),
+        ("1,0", ("1", "0")),
+        (" 2 , 3 ", ("2", "3")),
+        ("0,-1,1", ("0",)),
+        ("", ()),
+        ("-1", ()),
+        ("GPU-8932f937-d72c", ("GPU-8932f937-d72c",)),
+        ("MIG-GPU-8932f937/1/2", ("MIG-GPU-8932f937/1/2",)),
+        ("none", ()),
+    ],
+)
+def test_visible_devices(text: str, entries: tuple[str, ...]) -> None:
+    assert parsing.parse_visible_devices(text) == entries
+
+
+@given(st.text())
+def test_no_text_makes_a_parser_fail(text: str) -> None:
+    parsing.parse_cpuinfo(text)
+    parsing.parse_meminfo(text)
+    parsing.parse_nvidia_driver(text)
+    parsing.parse_nvidia_smi(text)
+    parsing.parse_nvidia_smi(f"0,{text},{text},{text},{text},{text},{text}")
+    parsing.parse_kfd_node(text)
+    parsing.parse_torch_version(text)
+    parsing.parse_visible_devices(text)
