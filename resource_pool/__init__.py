@@ -12,6 +12,7 @@ from __future__ import annotations
 
 # The guides' runner script says `import importlib` and then uses `importlib.util`.
 import importlib.util as _importlib_util  # noqa: F401
+from typing import TYPE_CHECKING
 
 from resource_pool._events import Event
 from resource_pool._planner import Decision, explain
@@ -28,7 +29,9 @@ from resource_pool.errors import (
     SharedObjectError,
     WeightsUnavailableError,
 )
-from resource_pool.reports import saved_error_report
+
+if TYPE_CHECKING:
+    from resource_pool.reports import saved_error_report
 
 __all__ = [
     "Decision",
@@ -50,3 +53,12 @@ __all__ = [
     "preferences_from_environment",
     "saved_error_report",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what only a failure needs when it is asked for."""
+    if name == "saved_error_report":
+        from resource_pool.reports import saved_error_report
+
+        return saved_error_report
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

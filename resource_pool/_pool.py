@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resource_pool import _stats, reports
+from resource_pool import _stats
 from resource_pool._events import Event, EventLog
 from resource_pool._families import FamilyFacts, family_facts
 from resource_pool._hardware import detect
@@ -22,7 +22,6 @@ from resource_pool._store import Clock, Entry, Removed, Store
 from resource_pool._system import system_memory
 from resource_pool.devices import torch as torch_devices
 from resource_pool.errors import SharedObjectError
-from resource_pool.weights import provenance
 
 logger = logging.getLogger("resource_pool")
 
@@ -255,6 +254,8 @@ class ResourcePool:
         stack_trace: str | None = None,
     ) -> dict[str, Any]:
         """Return a plain dictionary: what failed, why, what to do, what else is here."""
+        from resource_pool import reports  # needed only when something has failed
+
         return reports.error_report(
             model_name, hardware_type, error_message, stack_trace, hardware=self._hardware()
         )
@@ -267,6 +268,8 @@ class ResourcePool:
         Raises:
             OSError: the folder cannot be made or written; no half-written file is left.
         """
+        from resource_pool import reports
+
         return str(reports.save(report, output_dir))
 
     # -- inside --------------------------------------------------------------------------
@@ -292,6 +295,8 @@ class ResourcePool:
 
     def _place(self, model: Any, route: _Route) -> dict[str, Any]:
         """Put a new model where it was decided, and return what it then is."""
+        from resource_pool.weights import provenance
+
         decision = route.decision
         for note in decision.notes:
             logger.warning("%s: %s", route.label, note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import json
 import os
@@ -132,6 +131,8 @@ def _read_literal(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         pass
+    import ast
+
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):

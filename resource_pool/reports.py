@@ -7,11 +7,9 @@ import json
 import logging
 import os
 import re
-import secrets
 import traceback
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +159,8 @@ def recommendations(kind: str, family: str, backend: str) -> list[str]:
 
 def save(report: Mapping[str, Any], output_dir: str | os.PathLike[str]) -> Path:
     """Write ``report`` into ``output_dir`` under a name that no other report has."""
+    import secrets
+
     from hardware_detection.files import write_atomically
 
     folder = Path(output_dir)
@@ -224,6 +224,8 @@ def _versions() -> dict[str, str | None]:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata  # 25 ms, which importing the pool must not cost
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
