@@ -5,7 +5,7 @@ VENV := .venv
 RP := $(VENV)/bin/rp
 MODEL ?= bert-base-uncased
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint golden clean
 
 demo: $(VENV)/.installed
 	$(RP) detect
@@ -20,6 +20,9 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+golden: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -q tests/rp_cli/test_generate_command.py --update-golden
 
 clean:
 	rm -rf $(VENV) skills

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from resource_pool._hardware import CPU, CUDA, MPS, ROCM
-from resource_pool._preferences import DeviceName, Preferences, parse_preferences
+from resource_pool._preferences import (
+    PRECISIONS,
+    DeviceName,
+    Preferences,
+    parse_preferences,
+)
 from resource_pool.errors import DeviceUnavailableError
 
 # The backends that the pool can put a torch module on, with torch's name of the device type.
@@ -74,7 +79,7 @@ def decide(request: Request, report: Mapping[str, Any]) -> Decision:
     warning = (request.barred or {}).get(wanted.backend)
     if warning and wanted.backend != CPU:
         notes.append(f"{wanted} does not suit this model: {warning}")
-    dtype, dtype_note = _dtype(wanted, request, report)
+    dtype, dtype_note = _dtype(DeviceName(wanted.backend, index), request, report)
     notes += [note for note in (index_note, dtype_note) if note]
     return Decision(wanted.backend, _torch_name(wanted.backend, index), dtype, tuple(notes))
 
@@ -172,7 +177,8 @@ def _dtype(
     asked = request.preferences.precision
     if asked is None:
         return None, ""
-    proved = report.get("details", {}).get(wanted.backend, {}).get("dtypes")
+    proved = _proved_dtypes(wanted, report)
+    # int8 needs quantized layers, which a cast does not make.
     if asked != "int8" and (proved is None or asked in proved):
         return asked, ""
     if request.preferences.force_device:
@@ -183,7 +189,17 @@ def _dtype(
 
 
 def _devices(backend: str, report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(report.get("details", {}).get(backend, {}).get("devices") or ())
+    """Return the devices that compute; a report also lists those that were merely seen."""
+    seen = report.get("details", {}).get(backend, {}).get("devices") or ()
+    return [device for device in seen if device.get("dtypes")]
+
+
+def _proved_dtypes(wanted: DeviceName, report: Mapping[str, Any]) -> set[str] | None:
+    """Return torch's names of the dtypes that were proved on a device; None where unknown."""
+    for device in _devices(wanted.backend, report):
+        if wanted.index in (None, device["index"]):
+            return {PRECISIONS[name] for name in device["dtypes"] if name in PRECISIONS}
+    return None
 
 
 def _torch_name(backend: str, index: int | None) -> str:

@@ -215,7 +215,7 @@ def _megabytes(pattern: re.Pattern[str], message: str) -> float | None:
 
 
 def _driver(backend: str, hardware: Mapping[str, Any]) -> str | None:
-    driver = hardware.get("details", {}).get(backend, {}).get("driver_version")
+    driver = hardware.get("details", {}).get(backend, {}).get("driver")
     return None if driver is None else str(driver)
 
 

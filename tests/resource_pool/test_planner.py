@@ -18,10 +18,9 @@ def report(**backends: list[float]) -> dict:
     details = {
         name: {
             "reason": "" if found[name] else f"no {name} here",
-            "dtypes": ["float32", "float16"],
             "devices": [
-                {"index": i, "memory_free_mb": free}
-                for i, free in enumerate(backends.get(name, []))
+                {"index": i, "memory_free_mb": free, "dtypes": ["fp32", "fp16"]}
+                for i, free in enumerate([1000] if name == "cpu" else backends.get(name, []))
             ],
         }
         for name in HARDWARE_NAMES
@@ -134,3 +133,18 @@ def test_the_choice_is_always_a_device_that_is_there(backends, wishes, index):
     kind, _, number = decision.device.partition(":")
     assert kind == TORCH_DEVICE_TYPES[decision.backend]
     assert not number or int(number) < len(backends[decision.backend])
+
+
+def test_a_gpu_that_was_seen_and_does_not_compute_is_never_chosen():
+    hardware = report(cuda=[1_000, 80_000])
+    hardware["details"]["cuda"]["devices"][1]["dtypes"] = []
+    assert choose({"device": "cuda"}, hardware) == "cuda:0"
+    assert choose({"device": "cuda:1"}, hardware) == "cuda:0"
+
+
+def test_the_precision_is_that_of_the_chosen_device():
+    hardware = report(cuda=[1_000, 80_000])
+    hardware["details"]["cuda"]["devices"][0]["dtypes"] = ["fp32", "bf16"]
+    for device, dtype in (("cuda:0", "bfloat16"), ("cuda:1", None)):
+        request = Request("m", parse_preferences({"device": device, "precision": "bf16"}))
+        assert decide(request, hardware).dtype == dtype
