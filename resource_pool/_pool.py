@@ -298,8 +298,8 @@ class ResourcePool:
         from resource_pool.weights import provenance
 
         decision = route.decision
-        for note in decision.notes:
-            logger.warning("%s: %s", route.label, note)
+        if decision.notes:
+            logger.warning("%s goes to %s: %s", route.label, decision.device, _told(decision))
         self._refuse_shared(model, route)
         left = torch_devices.place(model, decision.device, decision.dtype)
         if left:
@@ -309,7 +309,7 @@ class ResourcePool:
         facts = torch_devices.describe(model)
         facts["backend"] = "unknown" if left else decision.backend
         facts["weights"] = provenance(model)
-        self._log.add(Event("place", route.key, "; ".join(decision.notes), dict(facts)))
+        self._log.add(Event("place", route.key, _told(decision), dict(facts)))
         return facts
 
     def _refuse_shared(self, model: Any, route: _Route) -> None:
@@ -357,6 +357,10 @@ def _model_key(identity: tuple[str, ...], decision: Decision) -> str:
     extra = [f"@{revision}"] if revision else []
     extra += [f"#{variant}"] if variant else []
     return _key(family, name + "".join(extra), decision.device, decision.dtype or "native")
+
+
+def _told(decision: Decision) -> str:
+    return "; ".join(decision.notes)
 
 
 def _bytes(item: Removed) -> int:

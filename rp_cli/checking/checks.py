@@ -52,6 +52,7 @@ def run_checks(names: Sequence[str], on_line: Callable[[Line], None]) -> dict[st
         "kind": "check",
         "started_at": datetime.now(timezone.utc).isoformat(),
         "rp_version": __version__,
+        "folder": str(Path.cwd()),
         "checks": list(names),
     }
     for name in names:

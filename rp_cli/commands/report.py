@@ -58,9 +58,9 @@ def _run_table(run: Mapping[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    from rp_cli.reporting.summary import run_rows
+    from rp_cli.reporting.summary import run_rows, title
 
-    table = Table(title=f"Run {run['id']}, {run['started_at']}", title_justify="left")
+    table = Table(title=escape(title("Run", run)), title_justify="left")
     for heading in ("file", "status", "passed", "ran on", "weights", "seconds"):
         table.add_column(heading, overflow="fold")
     for row in run_rows(run):
@@ -73,7 +73,9 @@ def _check_table(check: Mapping[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"Check {check['id']}, {check['started_at']}", title_justify="left")
+    from rp_cli.reporting.summary import title
+
+    table = Table(title=escape(title("Check", check)), title_justify="left")
     for heading in ("check", "status", "detail", "what to do"):
         table.add_column(heading, overflow="fold")
     for line in check["lines"]:

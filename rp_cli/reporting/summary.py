@@ -54,13 +54,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
     """Return the summary as Markdown, small enough for a CI job's summary."""
     lines = ["# rp report", ""]
     for run in summary["runs"]:
-        lines += [f"## Run {run['id']}, {run['started_at']}", ""]
+        lines += [f"## {_cell(title('Run', run))}", ""]
         lines += ["| file | status | passed | ran on | weights | seconds |"]
         lines += ["|---|---|---|---|---|---|"]
         lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in run_rows(run)]
         lines += [""]
     for check in summary["checks"]:
-        lines += [f"## Check {check['id']}, {check['started_at']}", ""]
+        lines += [f"## {_cell(title('Check', check))}", ""]
         lines += [
             f"- {line['status']}: {_cell(line['name'])}: {_cell(line['detail'])}"
             for line in check["lines"]
@@ -73,6 +73,12 @@ def markdown(summary: Mapping[str, Any]) -> str:
     if not any(summary[part] for part in ("runs", "checks", "error_reports")):
         lines += ["Nothing is recorded yet.", ""]
     return "\n".join(lines)
+
+
+def title(word: str, record: Mapping[str, Any]) -> str:
+    """Return e.g. "Run 7, 2026-01-31 12:00:00 UTC, in /home/me/project"."""
+    moment = record["started_at"][:19].replace("T", " ")
+    return f"{word} {record['id']}, {moment} UTC, in {record['folder']}"
 
 
 def report_line(report: Mapping[str, Any]) -> str:

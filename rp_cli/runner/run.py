@@ -67,6 +67,7 @@ def run_tests(
         "kind": "run",
         "started_at": datetime.now(timezone.utc).isoformat(),
         "rp_version": __version__,
+        "folder": str(Path.cwd()),
         "python": platform.python_version(),
         "host": platform.node(),
         "interrupted": False,

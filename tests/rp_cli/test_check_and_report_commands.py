@@ -15,6 +15,7 @@ from rp_cli.reporting.summary import markdown
 RUN = {
     "kind": "run",
     "started_at": "2026-01-01T00:00:00+00:00",
+    "folder": "/home/me",
     "files": [
         {
             "path": "skills/test_hf_m.py",
@@ -70,11 +71,11 @@ def test_a_failed_construction_fails_the_check(rp, monkeypatch):
 
 
 def test_a_missing_required_part_fails_and_an_optional_one_does_not(rp, monkeypatch):
-    monkeypatch.setattr(checks, "REQUIRED", (*checks.REQUIRED, "no_such_package"))
-    done = rp("check", "--check-only")
+    with monkeypatch.context() as patched:
+        patched.setattr(checks, "REQUIRED", (*checks.REQUIRED, "no_such_package"))
+        done = rp("check", "--check-only")
     assert done.code == ExitCode.FAILED
     assert "no_such_package: missing -> pip install no_such_package" in done.out
-    monkeypatch.undo()
     monkeypatch.setattr(checks, "OPTIONAL", {"no_such_package": "it is not used"})
     done = rp("check", "--check-only")
     assert done.code == 0

@@ -128,13 +128,20 @@ def test_ctrl_c_ends_the_run_and_records_what_ran(tmp_path, isolated_home):
     fifo = tmp_path / "begun"
     os.mkfifo(fifo)
     write(tmp_path, f"open({str(fifo)!r}, 'w').close()\n" + HANGS, "test_b.py")
-    code = "from rp_cli.app import main; main()"
+    # A parent that runs in the background may have handed down "ignore SIGINT".
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from rp_cli.app import main; main()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "run", str(tmp_path)], stderr=subprocess.PIPE, text=True
     )
-    with fifo.open():  # returns when test_b.py has begun
-        process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        with fifo.open():  # returns when test_b.py has begun
+            process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == ExitCode.INTERRUPTED
     assert "Interrupted after 1 of 2 files" in err
     (record,) = Store().last("run", 1)
