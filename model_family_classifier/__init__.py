@@ -1,7 +1,7 @@
 """Tells what a model is (family, subfamily) and which hardware suits it, and why.
 
-A leaf among rp's packages: hardware is passed in, models are never loaded, the hub is never
-asked, and transformers is not imported.
+A leaf among rp's packages: hardware is passed in, models are never loaded, the hub is asked only
+by whoever passes ``hub_metadata``, and transformers is not imported.
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     from model_family_classifier.classifier import classify_model
     from model_family_classifier.errors import ClassificationInputError
     from model_family_classifier.hardware import BACKENDS, hardware_fit
+    from model_family_classifier.hub import hub_metadata
     from model_family_classifier.index import FAMILIES
 
-__all__ = ["BACKENDS", "FAMILIES", "ClassificationInputError", "classify_model", "hardware_fit"]
+__all__ = [
+    "BACKENDS",
+    "FAMILIES",
+    "ClassificationInputError",
+    "classify_model",
+    "hardware_fit",
+    "hub_metadata",
+]
 
 _HOME = {
     "BACKENDS": "hardware",
@@ -23,6 +31,7 @@ _HOME = {
     "ClassificationInputError": "errors",
     "classify_model": "classifier",
     "hardware_fit": "hardware",
+    "hub_metadata": "hub",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,20 @@ from model_family_classifier.database import look_up
 from model_family_classifier.errors import ClassificationInputError
 from model_family_classifier.evidence import Evidence
 from model_family_classifier.hardware import check_hw_compatibility, compatibility_of, priority_of
-from model_family_classifier.index import default_auto_class, entry_of
+from model_family_classifier.index import GUIDE_FAMILIES, default_auto_class, entry_of
 
 # How much evidence for something else takes from the confidence, at most.
 _DOUBT = 0.25
 _MAX_NAME = 4096
+
+# What is a kind of something else, and so says more where both are said.
+_KINDS = {
+    "causal_lm": ("chat_model", "mixture_of_experts", "state_space"),
+    "text_encoder": ("masked_lm", "sentence_transformer", "reranker"),
+    "masked_lm": ("sentence_transformer", "reranker"),
+    "text_classifier": ("reranker",),
+    "audio_encoder": ("speech_recognition", "audio_classifier"),
+}
 
 # Of an encoder-decoder, embeddings come from the encoder alone.
 _SEQ2SEQ, _ENCODER = "AutoModelForSeq2SeqLM", "AutoModelForTextEncoding"
@@ -29,20 +38,27 @@ def classify_model(
     methods: Sequence[str] | None = None,
     hw_compatibility: Mapping[str, Any] | None = None,
     model_db_path: str | Path | None = None,
+    *,
+    matrix_path: str | Path | None = None,
+    hub: Callable[[str], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Tell what a model is, and why, without loading it and without asking the hub.
+    """Tell what a model is, and why, without loading it; the hub is asked only through ``hub``.
 
     Args:
-        model_name: a name of the hub, or a local folder with a config.json.
+        model_name: a name of the hub, or a local folder of a model, a diffusers pipeline or an
+            adapter.
         model_class: the model's class or its name ("BertModel", "AutoModelForCausalLM").
         tasks: pipeline tasks it is for ("fill-mask").
         methods: names of methods it has ("encode").
         hw_compatibility: {backend: {"compatible": bool, …}} that goes over the matrix.
         model_db_path: the user's model database (YAML or JSON), which is always right.
+        matrix_path: the user's hardware matrix (YAML or JSON), whose cells go over ours.
+        hub: what answers with a hub name's metadata, e.g. ``hub_metadata``; nothing is sent
+            without it.
 
     Returns:
-        JSON-able dict: model_name, family (embedding, text_generation, vision, audio,
-        multimodal, unknown), subfamily, confidence and subfamily_confidence (0 to 1), model_type,
+        JSON-able dict: model_name, family (one of FAMILIES), subfamily, deployment
+        ("web_deployment" or None), confidence and subfamily_confidence (0 to 1), model_type,
         architecture, auto_class (with which a test loads it), main_input, evidence (best first),
         analyses {source: its best evidence}, template, hardware_priority, compatibility.
 
@@ -57,9 +73,10 @@ def classify_model(
         _texts(tasks, "tasks"),
         _texts(methods, "methods"),
         entry,
+        hub,
     )
     own = (entry or {}).get("hw_compatibility") or {}
-    return _answer(model_name, found, _merged(own, hw_compatibility))
+    return _answer(model_name, found, _merged(own, hw_compatibility), matrix_path)
 
 
 def _gather(
@@ -68,34 +85,40 @@ def _gather(
     tasks: Sequence[str],
     methods: Sequence[str],
     entry: Mapping[str, Any] | None,
+    hub: Callable[[str], Mapping[str, Any]] | None,
 ) -> list[Evidence]:
     folder = local_folder(name)
     found = [*sources.from_database(entry)]
     found += sources.from_folder(folder) if folder else sources.from_hub_cache(name)
+    found += sources.from_metadata(hub(name) if hub and not folder else None)
     found += sources.from_class(class_name)
     found += sources.from_tasks([*tasks, *((entry or {}).get("tasks") or ())])
     found += sources.from_methods(methods)
     found += sources.from_name(folder.resolve().name if folder else name)
-    # Of equally sure sources the earlier one is the better one: sorting is stable.
-    return sorted(found, key=lambda one: -one.confidence)
+    # Of equally strong sources the earlier one is the better one: sorting is stable.
+    return sorted(found, key=lambda one: -one.strength)
 
 
 def _answer(
-    name: str, found: Sequence[Evidence], hw_compatibility: Mapping[str, Any]
+    name: str,
+    found: Sequence[Evidence],
+    hw_compatibility: Mapping[str, Any],
+    matrix_path: str | Path | None,
 ) -> dict[str, Any]:
     said, confidence = _weigh((one.family, one.confidence) for one in found)
     family = said or "unknown"
     agreeing = [one for one in found if (one.family or "unknown") == family]
-    subfamily, sub_confidence = _weigh((one.subfamily, one.confidence) for one in agreeing)
+    subfamily, sub_confidence = _weigh(_subfamilies(agreeing))
     if family != "unknown":
         sub_confidence = min(sub_confidence, confidence)
     model_type = _model_type(found, agreeing)
     auto_class = _auto_class(agreeing, family, subfamily, model_type)
-    compatibility = compatibility_of(family, model_type, hw_compatibility)
+    compatibility = compatibility_of(family, model_type, hw_compatibility, matrix_path)
     return {
         "model_name": name,
         "family": family,
         "subfamily": subfamily,
+        "deployment": _first(one.deployment for one in found),
         "confidence": round(confidence, 2),
         "subfamily_confidence": round(sub_confidence, 2),
         "model_type": model_type,
@@ -104,8 +127,8 @@ def _answer(
         "main_input": entry_of(model_type).get("main_input"),
         "evidence": [_shown(one) for one in found],
         "analyses": {one.source: _shown(one) for one in reversed(found)},
-        "template": f"hf_{'generic' if family == 'unknown' else family}_template.py",
-        "hardware_priority": priority_of(family, compatibility),
+        "template": f"hf_{family if family in GUIDE_FAMILIES else 'generic'}_template.py",
+        "hardware_priority": priority_of(family, compatibility, matrix_path),
         "compatibility": compatibility,
     }
 
@@ -123,6 +146,13 @@ def _weigh(said: Iterable[tuple[str | None, float]]) -> tuple[str | None, float]
         return value, confidence
     against = max((sure for other, sure in stated if other != value), default=0.0)
     return value, confidence - _DOUBT * against
+
+
+def _subfamilies(agreeing: Sequence[Evidence]) -> list[tuple[str | None, float]]:
+    """Return what is said of the subfamily, without what another one makes more precise."""
+    said = [(one.subfamily, one.subfamily_confidence) for one in agreeing]
+    named = {subfamily for subfamily, _ in said}
+    return [one for one in said if not named & set(_KINDS.get(one[0] or "", ()))]
 
 
 def _model_type(found: Sequence[Evidence], agreeing: Sequence[Evidence]) -> str | None:

@@ -1,8 +1,11 @@
-"""Finds the data folders: in a checkout at its top, in an installed package inside it."""
+"""Finds the data: in a checkout at its top, in an installed package inside it."""
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -17,3 +20,10 @@ def data_dir(name: str) -> Path:
     if (top / "pyproject.toml").is_file() and (top / name).is_dir():
         return top / name
     return _PACKAGE / "_data" / name
+
+
+@functools.cache
+def compiled_data() -> dict[str, Any]:
+    """Return what ``rp models index`` compiled from YAML: names, hardware_matrix."""
+    content: dict[str, Any] = json.loads((data_dir("model_db") / "compiled.json").read_bytes())
+    return content

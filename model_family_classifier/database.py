@@ -1,4 +1,4 @@
-"""The user's model database: what it says is right, and it is never written."""
+"""The user's model database: what it says is right. Only ``rp models`` writes it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,25 @@ from model_family_classifier.errors import ClassificationInputError
 from model_family_classifier.hardware import check_hw_compatibility
 from model_family_classifier.index import FAMILIES, entry_of, load_index
 
-_TEXTS = ("family", "subfamily", "model_type", "auto_class", "architecture")
-_KNOWN = (*_TEXTS, "tasks", "hw_compatibility")
+_TEXTS = ("family", "subfamily", "model_type", "auto_class", "architecture", "deployment")
+KNOWN_KEYS = (*_TEXTS, "tasks", "hw_compatibility")
+_DEPLOYMENTS = (None, "web_deployment")
 
 
 def look_up(path: str | Path, name: str) -> Mapping[str, Any] | None:
     """Return the database's entry for exactly this name, or None.
 
     The file is JSON or YAML: {name: {family, subfamily?, model_type?, auto_class?,
-    architecture?, tasks?, hw_compatibility?}}; further keys are the user's own notes.
+    architecture?, deployment?, tasks?, hw_compatibility?}}; further keys are the user's own notes.
+
+    Raises:
+        ClassificationInputError: the file or one of its entries is malformed.
+    """
+    return read_database(path).get(name)
+
+
+def read_database(path: str | Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return all entries of a database.
 
     Raises:
         ClassificationInputError: the file or one of its entries is malformed.
@@ -33,22 +43,29 @@ def look_up(path: str | Path, name: str) -> Mapping[str, Any] | None:
         raise ClassificationInputError(
             f"model database {str(path)!r} cannot be read: {reason}."
         ) from None
-    return _load(file, found.st_mtime_ns, found.st_size).get(name)
+    return _load(file, found.st_mtime_ns, found.st_size)
 
 
 @functools.lru_cache(maxsize=4)
 def _load(path: Path, _mtime: int, _size: int) -> Mapping[str, Mapping[str, Any]]:
     """Read and check the whole file; time and size only make a changed file a new one."""
     content = read_document(path, what="model database")
+    check_entries(content, f"model database {str(path)!r}")
+    return content  # type: ignore[no-any-return]  # checked: a dict of dicts
+
+
+def check_entries(content: Any, what: str) -> None:
+    """Check the content of a database.
+
+    Raises:
+        ClassificationInputError: not a mapping of names to legal entries; says ``what`` it is in.
+    """
     if not isinstance(content, dict):
-        raise ClassificationInputError(
-            f"model database {str(path)!r} must map model names to entries."
-        )
+        raise ClassificationInputError(f"{what} must map model names to entries.")
     for name, entry in content.items():
         problem = _problem(name, entry)
         if problem:
-            raise ClassificationInputError(f"model database {str(path)!r}, {name!r}: {problem}.")
-    return content
+            raise ClassificationInputError(f"{what}, {name!r}: {problem}.")
 
 
 def _problem(name: Any, entry: Any) -> str | None:
@@ -63,12 +80,12 @@ def _key_problem(entry: Mapping[Any, Any]) -> str | None:
     """Tell a misspelt key from a note of the user's."""
     if not all(isinstance(key, str) for key in entry):
         return "keys must be text"
-    unknown = [key for key in entry if key not in _KNOWN]
+    unknown = [key for key in entry if key not in KNOWN_KEYS]
     if unknown:
         from difflib import get_close_matches
 
         for key in unknown:
-            near = get_close_matches(key, _KNOWN, n=1, cutoff=0.8)
+            near = get_close_matches(key, KNOWN_KEYS, n=1, cutoff=0.8)
             if near:
                 return f"unknown key {key!r}; did you mean {near[0]!r}?"
     return None
@@ -81,6 +98,8 @@ def _value_problem(entry: Mapping[str, Any]) -> str | None:
             return f"{key!r} must be text"
     if entry.get("family") not in FAMILIES:
         return f"'family' must be one of {', '.join(FAMILIES)}"
+    if entry.get("deployment") not in _DEPLOYMENTS:
+        return "'deployment' must be web_deployment, where it is said"
     if not _is_texts(entry.get("tasks", [])):
         return "'tasks' must be a list of names"
     return _reference_problem(entry) or _hardware_problem(entry)

@@ -25,7 +25,7 @@ def read_document(path: Path, *, what: str) -> Any:
     """
     text = read_text(path, what=what)
     try:
-        return json.loads(text) if path.suffix.lower() == ".json" else _load_yaml(text)
+        return json.loads(text) if path.suffix.lower() == ".json" else load_yaml(text)
     except ClassificationInputError as error:
         raise ClassificationInputError(f"{what} {str(path)!r} {error}.") from None
     except (ValueError, RecursionError) as error:
@@ -58,7 +58,22 @@ def load_trusted_yaml(path: Path) -> Any:
     return yaml.load(path.read_bytes(), Loader=_safe_loader())  # noqa: S506 - a safe loader
 
 
-def _load_yaml(text: str) -> Any:
+def read_head(path: Path, size: int) -> str:
+    """Return the first ``size`` bytes of a file as text; nothing for a file that is not there."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(size).decode("utf-8-sig", errors="ignore")
+    except (OSError, ValueError):
+        return ""
+
+
+def load_yaml(text: str) -> Any:
+    """Return the content of YAML that nobody vouches for.
+
+    Raises:
+        ClassificationInputError: a tag, an alias, or nested too deeply.
+        ValueError: not YAML.
+    """
     import yaml
 
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,38 +14,68 @@ from rp_cli.output import print_json
 
 # The rows of the table, in the guides' order; ROCm only where it is, since torch drives it as CUDA.
 _SHOWN = ("cuda", "rocm", "mps", "openvino", "webnn", "webgpu")
+# More models than this are a list: a line for each, and one line of JSON for each.
+_BLOCKS = 20
+# rich measures every cell before it draws: beyond this it would take seconds.
+_DRAWN = 500
 
 
 def command(
     models: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="MODEL...", show_default=False, help="Names of the hub, or local model folders."
+            metavar="[MODEL]...",
+            show_default=False,
+            help="Names of the hub, local model folders, or - for names on standard input.",
         ),
-    ],
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="A file with a name per line; # is a comment."
+        ),
+    ] = None,
     model_db: Annotated[
         Path | None,
         typer.Option("--model-db", metavar="FILE", help="Your model database (YAML or JSON)."),
+    ] = None,
+    matrix: Annotated[
+        Path | None,
+        typer.Option("--matrix", metavar="FILE", help="Your cells of the hardware matrix."),
     ] = None,
     hw_cache: Annotated[
         Path | None,
         typer.Option("--hw-cache", metavar="FILE", help="The hardware cache to use."),
     ] = None,
+    hub: Annotated[
+        bool,
+        typer.Option("--hub", help="Ask the model hub, too: the name is sent, nothing else."),
+    ] = False,
+    table: Annotated[bool, typer.Option("--table", help="Print a line for each model.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """Tell a model's family, how sure that is and why, and the hardware it suits.
 
-    No model is loaded and the hub is not asked. A model database says what you know better:
-    {name: {family: vision, subfamily: image_classifier}}.
+    No model is loaded, and the hub is asked only with --hub. A model database says what you know
+    better: {name: {family: vision, subfamily: image_classifier}}; see `rp models`.
     """
-    from model_family_classifier import classify_model, hardware_fit
+    from model_family_classifier import classify_model, hardware_fit, hub_metadata
+    from rp_cli.modeldb.name_lists import gather_names
 
+    names = gather_names(models or [], files or [], sys.stdin)
     # All models are judged before the hardware is looked at: a wrong name should fail at once.
-    classified = [classify_model(model, model_db_path=model_db) for model in models]
+    options: dict[str, Any] = {
+        "model_db_path": model_db or _own_database(),
+        "matrix_path": matrix,
+        "hub": hub_metadata if hub else None,
+    }
+    classified = [classify_model(name, **options) for name in names]
     hardware = _hardware(hw_cache)
     results = [{**one, **hardware_fit(one, hardware)} for one in classified]
     if as_json:
-        print_json(results)
+        _print_json(results)
+    elif table or len(results) > _BLOCKS:
+        _print_table(results)
     else:
         typer.echo("\n\n".join(render(one) for one in results))
 
@@ -54,6 +86,7 @@ def render(result: Mapping[str, Any]) -> str:
         f"Model: {result['model_name']}",
         f"  Family: {result['family']} (confidence: {result['confidence']:.2f})",
         *_subfamily(result),
+        *([f"  Deployment: {result['deployment']}"] if result["deployment"] else []),
         f"  Optimal Hardware: {result['optimal_hardware']}",
         f"  PyTorch Device: {result['torch_device']}",
         f"  Hardware Priority: {' > '.join(result['hardware_priority'])}",
@@ -68,6 +101,49 @@ def render(result: Mapping[str, Any]) -> str:
         *(f"    {_evidence(one)}" for one in result["evidence"]),
     ]
     return "\n".join(lines)
+
+
+def _own_database() -> Path | None:
+    from rp_cli.modeldb.user_database import existing_database
+
+    return existing_database()
+
+
+def _print_json(results: Sequence[Mapping[str, Any]]) -> None:
+    if len(results) <= _BLOCKS:
+        print_json(results)
+    else:
+        rows = ",\n".join(json.dumps(one, ensure_ascii=False) for one in results)
+        typer.echo(f"[\n{rows}\n]")
+
+
+def _print_table(results: Sequence[Mapping[str, Any]]) -> None:
+    rows = [_row(one) for one in results]
+    if sys.stdout.isatty() and len(rows) <= _DRAWN:
+        _draw(rows)
+    else:
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = zip(row, widths, strict=True)
+            typer.echo("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
+
+
+def _draw(rows: Sequence[Sequence[str]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from rp_cli.output import console
+
+    table = Table("model", "family", "subfamily", "sure", "hardware", box=None)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console().print(table)
+
+
+def _row(one: Mapping[str, Any]) -> list[str]:
+    sure = f"{one['confidence']:.2f}"
+    family, subfamily = one["family"], one["subfamily"] or "-"
+    return [one["model_name"], family, subfamily, sure, one["optimal_hardware"]]
 
 
 def _hardware(cache: Path | None) -> Mapping[str, bool]:

@@ -1,7 +1,7 @@
 """Writes model_db/architectures.json from the installed transformers.
 
-Run ``python -m rp_cli.modeldb.build_index`` after an update of transformers. The same
-transformers gives the same bytes.
+Run ``rp models index`` after an update of transformers, or of the rules in families.yaml. The
+same transformers gives the same bytes.
 
 The index is JSON where everything else in model_db is YAML: PyYAML takes over 100 ms to read
 it, json 1-2 ms, and every classification reads it. Tasks are not repeated per model type: they
@@ -11,32 +11,52 @@ follow from the keys of ``architectures`` through ``auto_classes``.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hardware_detection.files import write_atomically
 from model_family_classifier.data import data_dir
 from rp_cli.modeldb.rules import Facts, Head, decide
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_TABLES = ("auto_classes", "classes", "tasks", "model_types")
+_NO_TASK = {"family": None, "subfamily": None, "auto_class": None, "hint": False}
 # Different projects' words for the number of experts in a layer.
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
+class Rules(NamedTuple):
+    """What families.yaml says."""
+
+    heads: list[Head]
+    exceptions: dict[str, dict[str, str]]
+    classes: dict[str, dict[str, str]]
+    tasks: dict[str, dict[str, Any]]
+
+
 def build_index() -> dict[str, Any]:
-    """Return the index: schema_version, transformers, auto_classes, model_types."""
+    """Return the index: schema_version, transformers, auto_classes, classes, tasks, model_types."""
     import transformers
 
-    heads, exceptions = read_rules()
+    # Building every default config warns about settings that play no part here.
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        return _build(transformers.__version__)
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+def _build(version: str) -> dict[str, Any]:
+    rules = read_rules()
     tables = auto_tables()
     model_types = {}
     for facts in sorted(gather_facts(tables), key=lambda one: one.model_type):
-        model_types[facts.model_type] = _entry(facts, heads, exceptions)
+        model_types[facts.model_type] = _entry(facts, rules)
     return {
         "schema_version": SCHEMA_VERSION,
-        "transformers": transformers.__version__,
+        "transformers": version,
         "auto_classes": {
             head.auto_class: {
                 "task": head.task,
@@ -44,19 +64,26 @@ def build_index() -> dict[str, Any]:
                 "subfamily": head.subfamily,
                 "loads": head.loads,
             }
-            for head in heads
+            for head in rules.heads
         },
+        "classes": rules.classes,
+        "tasks": rules.tasks,
         "model_types": model_types,
     }
 
 
-def read_rules() -> tuple[list[Head], dict[str, dict[str, str]]]:
-    """Return the heads, in order of precedence, and the exceptions of families.yaml."""
+def read_rules() -> Rules:
+    """Return what families.yaml says."""
     import yaml
 
     text = (data_dir("model_db") / "families.yaml").read_text(encoding="utf-8")
-    rules = yaml.safe_load(text)
-    return [Head(**row) for row in rules["heads"]], rules["exceptions"]
+    content = yaml.safe_load(text)
+    return Rules(
+        heads=[Head(**row) for row in content["heads"]],
+        exceptions=content["exceptions"],
+        classes=content["classes"],
+        tasks={name: {**_NO_TASK, **row} for name, row in content["tasks"].items()},
+    )
 
 
 def auto_tables() -> dict[str, Mapping[str, Any]]:
@@ -66,7 +93,8 @@ def auto_tables() -> dict[str, Mapping[str, Any]]:
     found = {}
     for name in sorted(dir(modeling_auto)):
         mapping = getattr(getattr(modeling_auto, name), "_model_mapping", None)
-        if mapping is not None:
+        # The lazy mappings answer, too, and would repeat each Auto class's table.
+        if mapping is not None and name.startswith("Auto"):
             found[name] = mapping._model_mapping
     return found
 
@@ -101,7 +129,7 @@ def write_index(index: Mapping[str, Any], path: Path) -> None:
 def render(index: Mapping[str, Any]) -> str:
     """Return the index as JSON text with one entry per line."""
     parts = [f'"{key}": {json.dumps(index[key])}' for key in ("schema_version", "transformers")]
-    parts += [f'"{key}": {_lines(index[key])}' for key in ("auto_classes", "model_types")]
+    parts += [f'"{key}": {_lines(index[key])}' for key in _TABLES]
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
@@ -110,10 +138,10 @@ def _lines(entries: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(rows) + "\n}"
 
 
-def _entry(facts: Facts, heads: Sequence[Head], exceptions: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(facts: Facts, rules: Rules) -> dict[str, Any]:
     return {
         "config": facts.config,
-        **decide(facts, heads, exceptions)._asdict(),
+        **decide(facts, rules.heads, rules.exceptions)._asdict(),
         "main_input": facts.main_input,
         "architectures": facts.architectures,
     }
@@ -152,20 +180,3 @@ def _experts(config_class: Any) -> int:
         return 0
     counts = (settings.get(key) for key in _EXPERT_COUNTS)
     return max((count for count in counts if isinstance(count, int)), default=0)
-
-
-def main() -> None:
-    """Build the index and write it to model_db/."""
-    import transformers
-
-    # Building every default config warns about settings that play no part here.
-    transformers.logging.set_verbosity_error()
-    path = data_dir("model_db") / "architectures.json"
-    index = build_index()
-    write_index(index, path)
-    count = len(index["model_types"])
-    sys.stdout.write(f"{path}: {count} model types of transformers {index['transformers']}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,7 @@ KEYS = {
     "model_name",
     "family",
     "subfamily",
+    "deployment",
     "confidence",
     "subfamily_confidence",
     "model_type",

@@ -72,7 +72,7 @@ def test_conflict_lowers_the_confidence_and_everything_is_reported() -> None:
 
 
 def test_agreement_does_not_lower_it() -> None:
-    alone = classify_model("bert-base-uncased")
+    alone = classify_model("some/thing", tasks=["fill-mask"])
     agreed = classify_model("bert-base-uncased", tasks=["fill-mask"])
     assert agreed["confidence"] >= alone["confidence"]
 
@@ -86,10 +86,10 @@ def test_task_changes_the_class_but_not_the_model_type() -> None:
 
 def test_evidence_is_best_first_and_analyses_hold_the_best_of_each_source() -> None:
     result = classify_model("gpt2", "GPT2LMHeadModel", ["translation", "fill-mask"], ["generate"])
-    sure = [one["confidence"] for one in result["evidence"]]
-    assert sure == sorted(sure, reverse=True)
+    order = [one["source"] for one in result["evidence"]]
+    assert order == ["model_class", "tasks", "tasks", "name", "methods"]
     assert set(result["analyses"]) == {"model_class", "tasks", "methods", "name"}
-    assert result["analyses"]["tasks"]["detail"] == "task fill-mask"
+    assert result["analyses"]["tasks"]["detail"] == "task translation"
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,37 @@ def test_evidence_is_best_first_and_analyses_hold_the_best_of_each_source() -> N
 def test_wrong_arguments(wrong: dict[str, Any]) -> None:
     with pytest.raises(ClassificationInputError):
         classify_model("bert-base-uncased", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "subfamily"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "text-generation", "chat_model"),
+        ("BAAI/bge-base-en", "fill-mask", "sentence_transformer"),
+    ],
+)
+def test_the_more_precise_word_for_the_same_thing_wins(
+    name: str, task: str, subfamily: str
+) -> None:
+    assert classify_model(name, tasks=[task])["subfamily"] == subfamily
+
+
+def test_a_classifier_of_sound_stays_audio() -> None:
+    result = classify_model("some/thing", model_class="Wav2Vec2ForSequenceClassification")
+    assert result["family"] == "audio"
+
+
+@pytest.mark.parametrize(
+    ("task", "family"),
+    [
+        ("text-to-image", "diffusion"),
+        ("time-series-forecasting", "time_series"),
+        ("reinforcement-learning", "reinforcement"),
+        ("tabular-classification", "tabular"),
+        ("graph-ml", "graph"),
+        ("video-classification", "video"),
+    ],
+)
+def test_further_families_get_the_generic_template(task: str, family: str) -> None:
+    result = classify_model("some/thing", tasks=[task])
+    assert (result["family"], result["template"]) == (family, "hf_generic_template.py")

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_family_classifier import BACKENDS, FAMILIES, classify_model, hardware_fit
+from model_family_classifier import (
+    BACKENDS,
+    FAMILIES,
+    ClassificationInputError,
+    classify_model,
+    hardware_fit,
+)
 from model_family_classifier.hardware import compatibility_of, priority_of
+from model_family_classifier.web import web_limits
 
 COLUMNS = ("cuda", "rocm", "mps", "openvino", "webnn", "webgpu")
 # h, m, l: compatible at that level; L: low and barred; n: not available.
@@ -141,4 +151,86 @@ def test_every_cell_has_a_legal_level() -> None:
     for family, model_type in product(FAMILIES, types):
         for cell in compatibility_of(family, model_type).values():
             assert cell["level"] in ("high", "medium", "low", "none")
-            assert set(cell) == {"level", "compatible", "reason"}
+            assert set(cell) == {"level", "compatible", "condition", "size_limit", "reason"}
+
+
+def test_the_users_matrix_goes_over_ours_cell_by_cell_and_key_by_key(tmp_path: Path) -> None:
+    path = tmp_path / "matrix.yaml"
+    path.write_text(
+        "families: {audio: {webgpu: {compatible: true, level: low}}}\n"
+        "models: {whisper: {mps: {compatible: false, reason: crashes here}}}\n"
+    )
+    audio = classify_model("facebook/hubert-base", matrix_path=path)
+    assert audio["compatibility"]["webgpu"]["compatible"] is True
+    assert audio["compatibility"]["cuda"]["level"] == "high"
+    whisper = classify_model("openai/whisper-tiny", matrix_path=path)
+    assert whisper["hardware_priority"] == ["cuda", "rocm", "cpu"]
+    assert whisper["compatibility"]["mps"]["reason"] == "crashes here"
+    assert classify_model("openai/whisper-tiny")["compatibility"]["mps"]["compatible"] is True
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "cells: {}",
+        "families: {sounds: {cuda: {level: low}}}",
+        "families: {audio: [cuda]}",
+        "families: {audio: {abacus: {level: low}}}",
+        "families: {audio: {cuda: {level: great}}}",
+        "families: {audio: {cuda: {level: [low]}}}",
+        "families: {audio: {cells: {cuda: {level: low}}}}",
+        "models: {whisper: {cpu: {compatible: false}}}",
+        "a: &a [*a]",
+    ],
+)
+def test_a_wrong_matrix_is_one_clear_error(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "matrix.yaml"
+    path.write_text(content)
+    with pytest.raises(ClassificationInputError) as caught:
+        classify_model("openai/whisper-tiny", matrix_path=path)
+    assert str(path) in str(caught.value)
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "reported", "fits"),
+    [
+        ("bert-base-uncased", {"weights_bytes": 440 * MIB}, {}, True),
+        ("bert-base-uncased", {"weights_bytes": 5000 * MIB}, {}, False),
+        ("bert-base-uncased", {"largest_tensor_bytes": 129 * MIB}, {}, False),
+        (
+            "bert-base-uncased",
+            {"largest_tensor_bytes": 129 * MIB},
+            {"maxStorageBufferBindingSize": 1024 * MIB},
+            True,
+        ),
+        ("gpt2", {"weights_bytes": 500 * MIB}, {}, False),
+        ("gpt2", {"weights_bytes": 500 * MIB}, {"maxBufferSize": 1024 * MIB}, True),
+        ("gpt2", {"weights_bytes": 100 * MIB}, {"maxBufferSize": "much"}, True),
+        ("gpt2", {}, {}, True),
+    ],
+)
+def test_web_size_limits(
+    name: str, needs: dict[str, Any], reported: dict[str, Any], fits: bool
+) -> None:
+    found = classify_model(name)
+    fit = hardware_fit(found, {"webgpu": True}, requirements=needs, web_limits=reported)
+    cell = fit["compatibility"]["webgpu"]
+    assert (cell["compatible"], cell["effective"]) == (fits, fits)
+    assert fits or "MiB" in cell["reason"]
+    assert fit["resource_requirements"] == (needs or None)
+
+
+def test_every_size_limit_has_a_number_and_a_source() -> None:
+    limits = web_limits()
+    for limit in limits["limits"].values():
+        assert limit["bytes"] > 0
+        assert limit["source"]
+    assert limits["largest_tensor"] in limits["limits"]
+    for family in FAMILIES:
+        for cell in compatibility_of(family, None).values():
+            assert cell["size_limit"] is None or cell["size_limit"] in limits["limits"]
+    assert json.dumps(limits["browsers"])

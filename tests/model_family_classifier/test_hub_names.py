@@ -100,19 +100,19 @@ google/mobilenet_v2_1.0_224                      vision           image_classifi
 timm/resnet18.a1_in1k                            vision           image_classifier
 facebook/dinov2-base                             vision           image_encoder
 facebook/vit-mae-base                            vision           image_encoder
-facebook/detr-resnet-50                          vision           object_detection
-hustvl/yolos-tiny                                vision           object_detection
-PekingU/rtdetr_r50vd                             vision           object_detection
-microsoft/table-transformer-detection            vision           object_detection
-google/owlvit-base-patch32                       vision           object_detection
-IDEA-Research/grounding-dino-tiny                vision           object_detection
+facebook/detr-resnet-50                          vision           object_detector
+hustvl/yolos-tiny                                vision           object_detector
+PekingU/rtdetr_r50vd                             vision           object_detector
+microsoft/table-transformer-detection            vision           object_detector
+google/owlvit-base-patch32                       vision           object_detector
+IDEA-Research/grounding-dino-tiny                vision           object_detector
 nvidia/segformer-b0-finetuned-ade-512-512        vision           segmentation
 facebook/mask2former-swin-tiny-coco-instance     vision           segmentation
 facebook/sam-vit-base                            vision           segmentation
 Intel/dpt-large                                  vision           depth_estimation
 depth-anything/Depth-Anything-V2-Small-hf        vision           depth_estimation
 microsoft/trocr-base-printed                     vision           image_to_text
-MCG-NJU/videomae-base                            vision           video_classifier
+MCG-NJU/videomae-base                            video            video_classifier
 openai/whisper-tiny                              audio            speech_recognition
 distil-whisper/distil-large-v3                   audio            speech_recognition
 facebook/wav2vec2-base-960h                      audio            speech_recognition
@@ -141,7 +141,7 @@ microsoft/git-base                               multimodal       vision_languag
 dandelin/vilt-b32-finetuned-vqa                  multimodal       vision_language
 meta-llama/Llama-3.2-11B-Vision-Instruct         multimodal       vision_language
 microsoft/layoutlmv3-base                        multimodal       document_qa
-google/timesfm-2.0-500m-pytorch                  unknown          time_series
+google/timesfm-2.0-500m-pytorch                  time_series      forecasting
 """
 ROWS = [tuple(line.split()) for line in KNOWN.strip().splitlines()]
 

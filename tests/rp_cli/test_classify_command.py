@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from hardware_detection.testing import fake_report, use_report
+from model_family_classifier.confidence import confidence_of
 from rp_cli.app import main
 
 GUIDES_MACHINE = fake_report(cuda=[{"name": "Fake GPU"}], openvino=True)
@@ -36,8 +38,8 @@ def rp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> A
 
 GUIDES_BLOCK = """\
 Model: bert-base-uncased
-  Family: embedding (confidence: 0.85)
-  Subfamily: masked_lm (confidence: 0.85)
+  Family: embedding (confidence: {sure:.2f})
+  Subfamily: masked_lm (confidence: {sure_of_sub:.2f})
   Optimal Hardware: cuda
   PyTorch Device: cuda:0
   Hardware Priority: cuda > mps > cpu
@@ -49,12 +51,16 @@ Model: bert-base-uncased
     webnn: ✅ (System: ❌, Effective: ❌)
     webgpu: ✅ (System: ❌, Effective: ❌)
   Evidence:
-    name: 'bert' in the name: model type bert -> embedding/masked_lm (0.85)
+    name: 'bert' in the name: model type bert -> embedding/masked_lm ({sure:.2f})
 """
 
 
 def test_guides_block(rp: Any) -> None:
-    assert rp("classify", "bert-base-uncased") == (0, GUIDES_BLOCK, "")
+    # How sure a name is, is measured and changes with the labelled set.
+    block = GUIDES_BLOCK.format(
+        sure=confidence_of("name_type"), sure_of_sub=confidence_of("name_type", "subfamily")
+    )
+    assert rp("classify", "bert-base-uncased") == (0, block, "")
 
 
 def test_several_models_are_blocks_with_a_line_between(rp: Any) -> None:
@@ -129,3 +135,82 @@ def test_missing_database(rp: Any, tmp_path: Path) -> None:
     code, _, err = rp("classify", "gpt2", "--model-db", str(tmp_path / "none.yaml"))
     assert code == 2
     assert "none.yaml" in err
+
+
+def test_names_from_standard_input_a_file_and_the_command_line_in_order(
+    rp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("gpt2  # small\n\n# none\n"))
+    names = tmp_path / "models.txt"
+    names.write_text("t5-small\n   google/vit-base-patch16-224\n")
+    code, out, _ = rp("classify", "bert-base-uncased", "-", "-f", str(names), "--json")
+    assert code == 0
+    assert [row["model_name"] for row in json.loads(out)] == [
+        "bert-base-uncased",
+        "gpt2",
+        "t5-small",
+        "google/vit-base-patch16-224",
+    ]
+
+
+def test_many_names_are_a_line_each(rp: Any, tmp_path: Path) -> None:
+    names = tmp_path / "models.txt"
+    names.write_text("".join(f"acme/bert-{number}\n" for number in range(30)))
+    _, out, _ = rp("classify", "--file", str(names))
+    assert len(out.splitlines()) == 30
+    assert out.splitlines()[7].split()[:3] == ["acme/bert-7", "embedding", "masked_lm"]
+    _, out, _ = rp("classify", "--file", str(names), "--json")
+    assert len(json.loads(out)) == 30
+    assert len(out.splitlines()) == 32
+
+
+def test_table(rp: Any) -> None:
+    _, out, _ = rp("classify", "--table", "gpt2", "nobody/knows-this")
+    assert out.splitlines()[0].split() == [
+        "gpt2",
+        "text_generation",
+        "causal_lm",
+        f"{confidence_of('name_type'):.2f}",
+        "cuda",
+    ]
+    assert out.splitlines()[1].split() == ["nobody/knows-this", "unknown", "-", "0.00", "cuda"]
+
+
+def test_no_name_at_all(rp: Any, tmp_path: Path) -> None:
+    empty = tmp_path / "models.txt"
+    empty.write_text("# nothing\n")
+    for words in ((), ("-f", str(empty))):
+        code, out, err = rp("classify", *words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "no model was named" in err
+
+
+def test_the_own_database_is_used_without_being_named(
+    rp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "mine.yaml"
+    database.write_text("gpt2: {family: vision}\n")
+    monkeypatch.setenv("RP_MODEL_DB", str(database))
+    _, out, _ = rp("classify", "gpt2")
+    assert "Family: vision (confidence: 1.00)" in out
+    database.unlink()
+    assert rp("classify", "gpt2")[0] == 2
+
+
+def test_own_matrix(rp: Any, tmp_path: Path) -> None:
+    matrix = tmp_path / "matrix.yaml"
+    matrix.write_text("families: {text_generation: {cuda: {compatible: false}}}\n")
+    _, out, _ = rp("classify", "facebook/opt-125m", "--matrix", str(matrix))
+    assert "Optimal Hardware: cpu" in out
+
+
+def test_models_for_browsers_say_so(rp: Any) -> None:
+    _, out, _ = rp("classify", "Xenova/all-MiniLM-L6-v2")
+    assert "  Deployment: web_deployment\n" in out
+    assert "Subfamily: sentence_transformer" in out
+
+
+def test_the_hub_is_not_asked_offline_and_that_is_said(rp: Any) -> None:
+    code, out, _ = rp("classify", "gpt2", "--hub")
+    assert code == 0
+    assert "hub: the hub is not asked: HF_HUB_OFFLINE is set" in out

@@ -1,0 +1,237 @@
+"""``rp models``: the user's database is seen, edited whole or not at all, and never broken."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model_family_classifier import FAMILIES
+from model_family_classifier.data import data_dir
+from model_family_classifier.database import KNOWN_KEYS, check_entries
+from model_family_classifier.index import load_index
+from model_family_classifier.matrix import BACKENDS, OTHER_HARDWARE
+from rp_cli.modeldb import staleness, user_database
+
+SCHEMA = json.loads((data_dir("model_db") / "model_database.schema.json").read_text())
+
+
+@pytest.fixture(params=["mine.yaml", "mine.json"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / str(request.param)
+
+
+def test_add_list_show(rp: Any, database: Path) -> None:
+    words = ["--family", "vision", "--subfamily", "segmentation", "--task", "mask-generation"]
+    done = rp("models", "add", "acme/x", *words, "--db", database)
+    assert (done.code, done.out) == (0, "")
+    assert rp("models", "list", "--db", database).out == "acme/x  vision/segmentation\n"
+    listed = rp("models", "list", "--db", database, "--json").json
+    assert listed == {
+        "acme/x": {
+            "family": "vision",
+            "subfamily": "segmentation",
+            "tasks": ["mask-generation"],
+        }
+    }
+    shown = rp("models", "show", "acme/x", "gpt2", "--db", database, "--json").json
+    assert [one["entry"] is None for one in shown] == [False, True]
+    assert shown[1]["family"] == "text_generation"
+    assert "by itself: unknown" in rp("models", "show", "acme/x", "--db", database).out
+
+
+def test_without_a_name_the_database_lies_in_rps_folder(rp: Any, isolated_home: Path) -> None:
+    assert rp("models", "add", "acme/x", "--family", "audio").code == 0
+    assert (isolated_home / "models.yaml").is_file()
+    assert "Family: audio (confidence: 1.00)" in rp("classify", "acme/x").out
+
+
+def test_an_entry_is_replaced_only_when_asked(rp: Any, database: Path) -> None:
+    rp("models", "add", "x", "--family", "vision", "--db", database)
+    before = database.read_bytes()
+    refused = rp("models", "add", "x", "--family", "audio", "--db", database)
+    assert refused.code == 2
+    assert "--replace" in refused.err
+    assert database.read_bytes() == before
+    assert rp("models", "add", "x", "--family", "audio", "--replace", "--db", database).code == 0
+    assert rp("models", "list", "--db", database, "--json").json == {"x": {"family": "audio"}}
+
+
+def test_comments_survive_a_new_entry(rp: Any, tmp_path: Path) -> None:
+    database = tmp_path / "mine.yaml"
+    database.write_text("# ours\nx: {family: vision}  # as Ann says\n")
+    rp("models", "add", "y", "--family", "audio", "--db", database)
+    text = database.read_text()
+    assert text.startswith("# ours\nx: {family: vision}  # as Ann says\n")
+    assert yaml.safe_load(text) == {"x": {"family": "vision"}, "y": {"family": "audio"}}
+
+
+@pytest.mark.parametrize("before", ["{x: {family: vision}}\n", "x:\n  family: vision", ""])
+def test_every_style_of_yaml_takes_an_entry(rp: Any, tmp_path: Path, before: str) -> None:
+    database = tmp_path / "mine.yaml"
+    if before:
+        database.write_text(before)
+    assert rp("models", "add", "y", "--family", "audio", "--db", database).code == 0
+    assert yaml.safe_load(database.read_text())["y"] == {"family": "audio"}
+
+
+def test_import(rp: Any, database: Path, tmp_path: Path) -> None:
+    other = tmp_path / "theirs.json"
+    other.write_text(json.dumps({"a": {"family": "audio"}, "b": {"family": "vision"}}))
+    assert rp("models", "import", other, "--db", database).code == 0
+    assert set(rp("models", "list", "--db", database, "--json").json) == {"a", "b"}
+    # The same once more changes nothing and is no conflict.
+    assert rp("models", "import", other, "--db", database).code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["add", "x"],
+        ["add", "x", "--family", "sounds"],
+        ["add", "x", "--family", "vision", "--model-type", "nothing"],
+        ["add", "x", "--family", "vision", "--auto-class", "eval"],
+        ["add", "--family", "vision"],
+        ["import"],
+        ["import", "/no/such/file.yaml"],
+        ["show"],
+    ],
+)
+def test_wrong_words_are_one_sentence_and_write_nothing(
+    rp: Any, database: Path, words: list[str]
+) -> None:
+    done = rp("models", *words, "--db", database)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert not database.exists()
+
+
+@pytest.mark.parametrize("content", ["[", "x: !!python/name:os.system", "x: {family: y}", "- a"])
+def test_a_broken_database_is_left_as_it_is(rp: Any, database: Path, content: str) -> None:
+    database.write_text(content)
+    for words in (["list"], ["add", "y", "--family", "audio"]):
+        done = rp("models", *words, "--db", database)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert database.read_text() == content
+
+
+def test_a_database_that_cannot_be_written_is_said(rp: Any, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    done = rp("models", "add", "y", "--family", "audio", "--db", blocked / "mine.yaml")
+    assert (done.code, done.err.count("\n")) == (4, 1)
+
+
+def test_a_failure_while_writing_leaves_the_old_file(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_database.add_entries(database, {"x": {"family": "vision"}})
+    before = database.read_bytes()
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="cannot be written"):
+        user_database.add_entries(database, {"y": {"family": "audio"}})
+    assert database.read_bytes() == before
+    assert [path.name for path in database.parent.glob("*.tmp")] == []
+
+
+def test_writers_at_the_same_time_lose_nothing(database: Path) -> None:
+    def add(number: int) -> None:
+        user_database.add_entries(database, {f"m{number}": {"family": "vision"}})
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(user_database.entries_of(database)) == {f"m{number}" for number in range(8)}
+
+
+NAMES = st.text(min_size=1, max_size=20)
+ENTRIES = st.dictionaries(
+    NAMES, st.fixed_dictionaries({"family": st.sampled_from(FAMILIES), "note": st.text()})
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(first=ENTRIES, second=ENTRIES)
+def test_what_is_written_is_read_back(
+    database: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    database.unlink(missing_ok=True)
+    user_database.add_entries(database, first)
+    user_database.add_entries(database, second, replace=True)
+    assert user_database.entries_of(database) == {**first, **second}
+
+
+def test_the_schema_says_what_the_checks_say() -> None:
+    entry = SCHEMA["$defs"]["entry"]
+    assert set(entry["properties"]) == set(KNOWN_KEYS)
+    assert entry["properties"]["family"]["enum"] == list(FAMILIES)
+    hardware = entry["properties"]["hw_compatibility"]["propertyNames"]["enum"]
+    assert set(hardware) == {*BACKENDS, *OTHER_HARDWARE}
+
+
+@pytest.mark.parametrize(
+    ("entries", "legal"),
+    [
+        ({"x": {"family": "vision", "note": 3}}, True),
+        ({"x": {"family": "video", "deployment": "web_deployment", "tasks": ["a"]}}, True),
+        ({"x": {"family": "vision", "hw_compatibility": {"mps": {"compatible": False}}}}, True),
+        ({"x": {"family": "none"}}, False),
+        ({"x": {}}, False),
+        ({"x": {"family": "vision", "deployment": "mars"}}, False),
+        ({"x": {"family": "vision", "tasks": "a"}}, False),
+        ({"x": {"family": "vision", "hw_compatibility": {"abacus": {}}}}, False),
+        (["x"], False),
+    ],
+)
+def test_schema_and_checks_agree(entries: Any, legal: bool) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    assert jsonschema.Draft202012Validator(SCHEMA).is_valid(entries) is legal
+    try:
+        check_entries(entries, "it")
+    except ValueError:
+        assert not legal
+    else:
+        assert legal
+
+
+def test_index_check_says_what_changed(rp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = copy.deepcopy(load_index())
+    del changed["model_types"]["bert"]
+    changed["model_types"]["gpt2"]["family"] = "vision"
+    changed["model_types"]["brand_new"] = changed["model_types"]["t5"]
+    monkeypatch.setattr(staleness, "build_index", lambda: changed)
+    done = rp("models", "index", "--check")
+    assert done.code == 1
+    lines = done.out.splitlines()
+    assert "- bert" in lines
+    assert any(line.startswith("+ brand_new: text_generation/seq2seq") for line in lines)
+    assert any(line.startswith("~ gpt2: text_generation/causal_lm") for line in lines)
+    assert "rp models index" in done.err
+
+
+def test_index_check_of_an_index_that_is_up_to_date(
+    rp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staleness, "build_index", load_index)
+    done = rp("models", "index", "--check")
+    assert (done.code, done.out) == (0, "")
+
+
+def test_index_is_written_where_it_belongs(tmp_path: Path) -> None:
+    index = load_index()
+    difference = staleness.Difference([], index, {"names": {"known": {}}})
+    files = staleness.write(difference, tmp_path)
+    assert json.loads(files[0].read_text()) == index
+    assert json.loads(files[1].read_text()) == {"names": {"known": {}}}
