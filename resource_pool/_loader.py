@@ -374,7 +374,8 @@ class Loader:
 
         if decision.notes:
             told = "; ".join(decision.notes)
-            logger.warning("%s goes to %s: %s", identity.label, decision.device, told)
+            level = logging.WARNING if decision.surprising else logging.INFO
+            logger.log(level, "%s goes to %s: %s", identity.label, decision.device, told)
         self._refuse_shared(entry, value, decision)
         left = ""
         try:

@@ -80,6 +80,8 @@ class Decision:
         evict: the keys of the models that must go first.
         needed: the bytes that it was planned with; None where they are not known.
         spread: the devices and the bytes on each, for a model that fits no single one.
+        surprising: whether the caller named a device that it is not, which deserves a warning;
+            that the first of a list is not here is what lists are for.
     """
 
     backend: str
@@ -89,6 +91,7 @@ class Decision:
     evict: tuple[str, ...] = ()
     needed: int | None = None
     spread: Mapping[str, int] | None = None
+    surprising: bool = False
 
 
 def decide(request: Request, snapshot: Snapshot) -> Decision:
@@ -104,7 +107,9 @@ def decide(request: Request, snapshot: Snapshot) -> Decision:
         obstacle = _obstacle(wanted, request, snapshot)
         chosen = obstacle or _fit(wanted, request, snapshot)
         if isinstance(chosen, Decision):
-            return replace(chosen, notes=(*notes, *chosen.notes))
+            told = (*notes, *chosen.notes)
+            surprising = bool(told) and request.preferences.device is not None
+            return replace(chosen, notes=told, surprising=surprising)
         if _is_forced(wanted, request.preferences):
             kind = DeviceUnavailableError if obstacle else InsufficientMemoryError
             raise kind(f"{request.label}: {wanted} is forced and cannot be used: {chosen}.")
