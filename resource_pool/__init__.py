@@ -19,8 +19,11 @@ from resource_pool._planner import Decision, explain
 from resource_pool._pool import ResourcePool, get_global_resource_pool
 from resource_pool._preferences import DeviceName, parse_device, preferences_from_environment
 from resource_pool.errors import (
+    DeviceBusyError,
     DeviceUnavailableError,
+    InsufficientMemoryError,
     LoadInterruptedError,
+    LoadTimeoutError,
     NoneResourceError,
     PoolError,
     PreferenceError,
@@ -35,10 +38,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Decision",
+    "DeviceBusyError",
     "DeviceName",
     "DeviceUnavailableError",
     "Event",
+    "InsufficientMemoryError",
     "LoadInterruptedError",
+    "LoadTimeoutError",
     "NoneResourceError",
     "PoolError",
     "PreferenceError",

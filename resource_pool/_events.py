@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 MAX_EVENTS = 1000
+LOW_MEMORY_MAX_EVENTS = 100
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,19 @@ class EventLog:
             self._events.append(event)
             self._counts[event.what] += 1
 
+    def shrink(self) -> None:
+        """Keep fewer events, for low-memory mode."""
+        with self._lock:
+            self._events = deque(self._events, maxlen=LOW_MEMORY_MAX_EVENTS)
+
     def all(self) -> list[Event]:
         """Return the events that are still kept, oldest first."""
         with self._lock:
             return list(self._events)
+
+    def after_fork(self) -> None:
+        """In a forked child: a new lock; another thread may have held the old one."""
+        self._lock = threading.Lock()
 
     def count(self, what: str) -> int:
         """Return how many events of a kind there were, those no longer kept included."""

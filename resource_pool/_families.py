@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +41,9 @@ def family_facts(model_type: str, model_name: str) -> FamilyFacts:
         typed = _try(classify, model_type)
         found = [c["family"] for c in (typed, named) if c and c["family"] in FAMILIES]
         family = found[0] if found else model_type
-    if not named or named["family"] != family:
-        return FamilyFacts(family)
-    return _facts(family, named)
+    if named and named["family"] == family:
+        return _facts(family, named["hardware_priority"], named["compatibility"])
+    return _facts_of_family(family)
 
 
 def subfamily_of(model_name: str) -> str | None:
@@ -53,10 +53,20 @@ def subfamily_of(model_name: str) -> str | None:
     return named["subfamily"] if named else None
 
 
-def _facts(family: str, classification: Mapping[str, Any]) -> FamilyFacts:
-    cells = classification["compatibility"]
+def _facts_of_family(family: str) -> FamilyFacts:
+    """Return what the matrix says of a family, for a model that nothing else is known of."""
+    from model_family_classifier.hardware import compatibility_of, priority_of
+
+    known = family if family in FAMILIES else "unknown"
+    cells = compatibility_of(known, None, {})
+    return _facts(family, priority_of(known, cells), cells)
+
+
+def _facts(
+    family: str, priority: Sequence[str], cells: Mapping[str, Mapping[str, Any]]
+) -> FamilyFacts:
     barred = {name: cell["reason"] for name, cell in cells.items() if not cell["compatible"]}
-    return FamilyFacts(family, tuple(classification["hardware_priority"]), barred)
+    return FamilyFacts(family, tuple(priority), barred)
 
 
 def _try(classify: Callable[[str], Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:

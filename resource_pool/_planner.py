@@ -1,11 +1,17 @@
-"""Decides where a model goes. Pure: it sees a report of the hardware and touches none of it."""
+"""Decides where a model goes and what must go for it. Pure: it sees a snapshot and touches none.
+
+The order of the candidates is the caller's device, then the caller's ``priority_list``, or else
+the family's, and the CPU last. The first that is there, suits the model and has room wins; room
+includes what idle models would free.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from resource_pool._eviction import MIB, Candidate, choose
 from resource_pool._hardware import CPU, CUDA, MPS, ROCM
 from resource_pool._preferences import (
     PRECISIONS,
@@ -13,7 +19,8 @@ from resource_pool._preferences import (
     Preferences,
     parse_preferences,
 )
-from resource_pool.errors import DeviceUnavailableError
+from resource_pool.devices import Memory
+from resource_pool.errors import DeviceUnavailableError, InsufficientMemoryError
 
 # The backends that the pool can put a torch module on, with torch's name of the device type.
 TORCH_DEVICE_TYPES = {CPU: "cpu", CUDA: "cuda", ROCM: "cuda", MPS: "mps"}
@@ -21,18 +28,44 @@ TORCH_DEVICE_TYPES = {CPU: "cpu", CUDA: "cuda", ROCM: "cuda", MPS: "mps"}
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for, and what the classifier knows about the model's family.
+    """What is asked for, and what is known about the model.
 
     Attributes:
         family_priority: backends, best first, for a request without a device or a list.
         barred: backend -> reason, for the backends that do not suit the family; they are
             not chosen automatically, and tried with a warning when the caller names one.
+        needed: bytes that the model will take, by torch's name of the dtype (None: its own);
+            returns None where that is not known.
     """
 
     label: str
     preferences: Preferences
     family_priority: tuple[str, ...] = (CPU,)
     barred: Mapping[str, str] | None = None
+    needed: Callable[[str | None], int | None] | None = None
+
+    def needing(self, size: int) -> Request:
+        """Return the same request with bytes that the caller knows, whatever the dtype."""
+        return replace(self, needed=lambda _: size)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The machine and the pool at one moment.
+
+    Attributes:
+        report: a detection report.
+        free: torch device -> bytes that a new model could take there now.
+        idle: torch device -> the models there that may go.
+        held: torch device -> what takes the rest, in words, for an error message.
+        failed: torch device -> why this model failed there a short while ago.
+    """
+
+    report: Mapping[str, Any]
+    free: Mapping[str, int] = field(default_factory=dict)
+    idle: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    held: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,56 +77,73 @@ class Decision:
         device: torch's name, e.g. "cuda:0".
         dtype: torch's name of the dtype to cast to, or None to keep the constructor's.
         notes: why it is not what was asked for, one sentence each; empty when it is.
+        evict: the keys of the models that must go first.
+        needed: the bytes that it was planned with; None where they are not known.
+        spread: the devices and the bytes on each, for a model that fits no single one.
+        surprising: whether the caller named a device that it is not, which deserves a warning;
+            that the first of a list is not here is what lists are for.
     """
 
     backend: str
     device: str
     dtype: str | None
     notes: tuple[str, ...] = ()
+    evict: tuple[str, ...] = ()
+    needed: int | None = None
+    spread: Mapping[str, int] | None = None
+    surprising: bool = False
 
 
-def decide(request: Request, report: Mapping[str, Any]) -> Decision:
-    """Choose device and dtype for a request on the hardware of a detection report.
-
-    The order is the caller's device, then the caller's ``priority_list``, or else the
-    family's, and the CPU last.
+def decide(request: Request, snapshot: Snapshot) -> Decision:
+    """Choose device and dtype, and the models that must go.
 
     Raises:
         DeviceUnavailableError: ``force_device`` is set and the first choice cannot be had.
+        InsufficientMemoryError: it fits nowhere, whatever idle model goes.
     """
-    preferences = request.preferences
     notes: list[str] = []
+    last_word = ""
     for wanted in _candidates(request):
-        obstacle = _obstacle(wanted, request, report)
-        if obstacle is None:
-            break
-        if preferences.force_device:
-            raise DeviceUnavailableError(
-                f"{request.label}: {wanted} is forced and cannot be used: {obstacle}."
-            )
-        if _is_explicit(wanted, preferences):
-            notes.append(f"{wanted} is not used: {obstacle}")
-    else:
-        wanted = DeviceName(CPU)
-    index, index_note = _index(wanted, preferences, report)
-    warning = (request.barred or {}).get(wanted.backend)
-    if warning and wanted.backend != CPU:
-        notes.append(f"{wanted} does not suit this model: {warning}")
-    dtype, dtype_note = _dtype(DeviceName(wanted.backend, index), request, report)
-    notes += [note for note in (index_note, dtype_note) if note]
-    return Decision(wanted.backend, _torch_name(wanted.backend, index), dtype, tuple(notes))
+        obstacle = _obstacle(wanted, request, snapshot)
+        chosen = obstacle or _fit(wanted, request, snapshot)
+        if isinstance(chosen, Decision):
+            told = (*notes, *chosen.notes)
+            surprising = bool(told) and request.preferences.device is not None
+            return replace(chosen, notes=told, surprising=surprising)
+        if _is_forced(wanted, request.preferences):
+            kind = DeviceUnavailableError if obstacle else InsufficientMemoryError
+            raise kind(f"{request.label}: {wanted} is forced and cannot be used: {chosen}.")
+        last_word = chosen
+        if _is_explicit(wanted, request.preferences) or not obstacle:
+            notes.append(f"{wanted} is not used: {chosen}")
+    raise InsufficientMemoryError(f"{request.label} fits nowhere: {'; '.join(notes) or last_word}.")
 
 
 def explain(
     label: str, hardware_preferences: Mapping[str, Any] | None, report: Mapping[str, Any]
 ) -> Decision:
-    """Return what the pool would decide for these preferences on the hardware of ``report``.
+    """Return what an empty pool would decide for these preferences on the hardware of ``report``.
 
     Raises:
         PreferenceError: the preferences are not legal.
         DeviceUnavailableError: a forced device is not there.
     """
-    return decide(Request(label, parse_preferences(hardware_preferences)), report)
+    free = {name: memory.free for name, memory in torch_devices(report).items() if memory}
+    return decide(Request(label, parse_preferences(hardware_preferences)), Snapshot(report, free))
+
+
+def torch_devices(report: Mapping[str, Any]) -> dict[str, Memory | None]:
+    """Return the torch devices of a report with the memory that it knows, the CPU always."""
+    found: dict[str, Memory | None] = {CPU: None}
+    for backend, kind in TORCH_DEVICE_TYPES.items():
+        if backend == CPU or not report["hardware"].get(backend):
+            continue
+        for device in report.get("details", {}).get(backend, {}).get("devices", ()):
+            name = f"{kind}:{device['index']}" if kind == "cuda" else kind
+            total, free = device.get("memory_total_mb"), device.get("memory_free_mb")
+            known = total is not None and free is not None and device.get("dtypes")
+            found[name] = Memory(int(total * MIB), int(free * MIB)) if known else None
+    return found
 
 
 def _candidates(request: Request) -> Iterator[DeviceName]:
@@ -112,62 +162,136 @@ def _is_explicit(wanted: DeviceName, preferences: Preferences) -> bool:
     return wanted == preferences.device or wanted in preferences.priority_list
 
 
-def _obstacle(wanted: DeviceName, request: Request, report: Mapping[str, Any]) -> str | None:
-    """Return why ``wanted`` cannot be used, or None."""
+def _is_forced(wanted: DeviceName, preferences: Preferences) -> bool:
+    """Whether nothing else will do; an automatic choice cannot be forced."""
+    return preferences.force_device and _is_explicit(wanted, preferences)
+
+
+def _is_forced_backend(device: DeviceName, preferences: Preferences) -> bool:
+    explicit = [preferences.device, *preferences.priority_list]
+    return preferences.force_device and any(d and d.backend == device.backend for d in explicit)
+
+
+def _obstacle(wanted: DeviceName, request: Request, snapshot: Snapshot) -> str:
+    """Return why ``wanted`` cannot be used whatever memory there is, or ""."""
     preferences, backend = request.preferences, wanted.backend
-    if not report["hardware"].get(backend, False):
-        reason = report.get("details", {}).get(backend, {}).get("reason")
+    if not snapshot.report["hardware"].get(backend, False):
+        reason = snapshot.report.get("details", {}).get(backend, {}).get("reason")
         return (reason or f"{backend} is not available here").rstrip(".")
     if backend not in TORCH_DEVICE_TYPES:
         return f"the pool does not place models on {backend} in this version"
-    if preferences.force_device:
-        return _missing_index(wanted, report)
+    if _is_forced(wanted, preferences):
+        return _missing_index(wanted, snapshot)
     if preferences.compatible_devices is not None and backend not in {
         device.backend for device in (*preferences.compatible_devices, DeviceName(CPU))
     }:
         return "it is not among compatible_devices"
     known = (preferences.hw_compatibility or {}).get(backend)
-    if known is None:
-        return None
-    if not known.compatible:
+    if known and not known.compatible:
         return known.reason or "hw_compatibility says that it is not compatible"
-    return _too_small(wanted, known.peak_mb, preferences, report)
+    return ""
 
 
-def _missing_index(wanted: DeviceName, report: Mapping[str, Any]) -> str | None:
-    count = len(_devices(wanted.backend, report)) or 1
+def _missing_index(wanted: DeviceName, snapshot: Snapshot) -> str:
+    count = len(_devices(wanted.backend, snapshot.report)) or 1
     if wanted.index is not None and wanted.index >= count:
         return f"there are {count} {wanted.backend} devices, numbered from 0"
-    return None
+    return ""
 
 
-def _too_small(
-    wanted: DeviceName, peak_mb: float | None, preferences: Preferences, report: Mapping[str, Any]
-) -> str | None:
-    index, _ = _index(wanted, preferences, report)
-    devices = {device.get("index"): device for device in _devices(wanted.backend, report)}
-    free_mb = devices.get(index, {}).get("memory_free_mb")
-    if peak_mb is None or free_mb is None or peak_mb <= free_mb:
+def _fit(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision | str:
+    """Return the decision for this backend, or why the model has no room on it."""
+    tried = [
+        _fit_one(DeviceName(wanted.backend, index), request, snapshot)
+        for index in _indices(wanted, request.preferences, snapshot)
+    ]
+    fits = [decision for decision in tried if isinstance(decision, Decision)]
+    if not fits:
+        return _spread(wanted, request, snapshot) or next(w for w in tried if isinstance(w, str))
+    asked = _asked_index(wanted, request.preferences)
+    first = tried[0]
+    # A device that was asked for by number may evict; else the first where nobody must go.
+    best = first if asked is not None and isinstance(first, Decision) else fits[0]
+    best = best if asked is not None else min(fits, key=lambda d: len(d.evict))
+    note = _note_on_index(wanted, best.device, request.preferences)
+    warning = (request.barred or {}).get(wanted.backend) if wanted.backend != CPU else None
+    warned = f"{wanted} does not suit this model: {warning}" if warning else ""
+    return replace(best, notes=tuple(text for text in (warned, note, *best.notes) if text))
+
+
+def _fit_one(device: DeviceName, request: Request, snapshot: Snapshot) -> Decision | str:
+    """Return the decision for one device, or why the model has no room on it."""
+    name = _torch_name(device)
+    if name in snapshot.failed:
+        return snapshot.failed[name]
+    dtype, note = _dtype(device, request, snapshot.report)
+    needed = _needed(device.backend, dtype, request)
+    free = snapshot.free.get(name)
+    decision = Decision(device.backend, name, dtype, (note,) if note else (), (), needed)
+    if needed is None or free is None or needed <= free:
+        return decision
+    leaving = choose(snapshot.idle.get(name, ()), needed - free)
+    if leaving is None:
+        held = snapshot.held.get(name)
+        rest = f", {held}" if held else ""
+        return f"it needs {readable(needed)}, {readable(free)} free{rest}"
+    return replace(decision, evict=tuple(candidate.key for candidate in leaving))
+
+
+def _needed(backend: str, dtype: str | None, request: Request) -> int | None:
+    """Return the bytes that the model takes: the caller's word, or else the estimate."""
+    known = (request.preferences.hw_compatibility or {}).get(backend)
+    if known and known.peak_mb is not None:
+        return int(known.peak_mb * MIB)
+    return request.needed(dtype) if request.needed else None
+
+
+def _spread(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision | None:
+    """Return a decision over several GPUs for a model that fits no single one, or None."""
+    names = [_torch_name(DeviceName(wanted.backend, d["index"])) for d in _devices(
+        wanted.backend, snapshot.report
+    )]  # fmt: skip
+    budgets = {name: snapshot.free[name] for name in names if snapshot.free.get(name)}
+    asked = _asked_index(wanted, request.preferences)
+    if wanted.backend not in (CUDA, ROCM) or len(budgets) < 2 or asked is not None:
         return None
-    return f"it needs {peak_mb:.0f} MB and {free_mb:.0f} MB are free"
+    dtype, _ = _dtype(DeviceName(wanted.backend), request, snapshot.report)
+    needed = _needed(wanted.backend, dtype, request)
+    if needed is None or needed > sum(budgets.values()):
+        return None
+    note = f"it needs {readable(needed)} and is spread over {', '.join(budgets)}"
+    device = "+".join(budgets)
+    return Decision(wanted.backend, device, dtype, (note,), (), needed, budgets)
 
 
-def _index(
-    wanted: DeviceName, preferences: Preferences, report: Mapping[str, Any]
-) -> tuple[int | None, str]:
-    """Return the device index, and a note where it is not the one that was asked for."""
-    devices = _devices(wanted.backend, report)
+def _asked_index(wanted: DeviceName, preferences: Preferences) -> int | None:
+    return wanted.index if wanted.index is not None else preferences.preferred_index
+
+
+def _indices(wanted: DeviceName, preferences: Preferences, snapshot: Snapshot) -> list[int | None]:
+    """Return the indices to try: the one asked for, then the others by free memory."""
+    devices = _devices(wanted.backend, snapshot.report)
     if wanted.backend in (CPU, MPS) or not devices:
-        return None, ""
-    asked = wanted.index if wanted.index is not None else preferences.preferred_index
-    known = [device["index"] for device in devices]
-    if asked in known:
-        return asked, ""
-    # The most free memory first; on a tie the lowest number, as the vendors count.
-    best = max(devices, key=lambda d: (d.get("memory_free_mb") or 0, -d["index"]))["index"]
-    if asked is None:
-        return best, ""
-    return best, f"there is no {wanted.backend}:{asked}; {wanted.backend}:{best} has the most room"
+        return [None]
+    asked = _asked_index(wanted, preferences)
+
+    def rank(device: Mapping[str, Any]) -> tuple[bool, float, int]:
+        index = device["index"]
+        name = _torch_name(DeviceName(wanted.backend, index))
+        free = snapshot.free.get(name, (device.get("memory_free_mb") or 0) * MIB)
+        # On a tie the lowest number, as the vendors count.
+        return index != asked, -free, index
+
+    ranked = [device["index"] for device in sorted(devices, key=rank)]
+    return ranked[:1] if preferences.force_device and wanted.index is not None else ranked
+
+
+def _note_on_index(wanted: DeviceName, got: str, preferences: Preferences) -> str:
+    asked = _asked_index(wanted, preferences)
+    _, _, index = got.partition(":")
+    if asked is None or not index or int(index) == asked:
+        return ""
+    return f"{wanted.backend}:{asked} is not there or has no room; {got} is taken"
 
 
 def _dtype(
@@ -181,7 +305,7 @@ def _dtype(
     # int8 needs quantized layers, which a cast does not make.
     if asked != "int8" and (proved is None or asked in proved):
         return asked, ""
-    if request.preferences.force_device:
+    if _is_forced_backend(wanted, request.preferences):
         raise DeviceUnavailableError(
             f"{request.label}: {asked} is forced and does not work on {wanted}."
         )
@@ -202,6 +326,11 @@ def _proved_dtypes(wanted: DeviceName, report: Mapping[str, Any]) -> set[str] | 
     return None
 
 
-def _torch_name(backend: str, index: int | None) -> str:
-    kind = TORCH_DEVICE_TYPES[backend]
-    return kind if index is None else f"{kind}:{index}"
+def _torch_name(device: DeviceName) -> str:
+    kind = TORCH_DEVICE_TYPES[device.backend]
+    return kind if device.index is None or kind in (CPU, MPS) else f"{kind}:{device.index}"
+
+
+def readable(size: int) -> str:
+    """Return bytes as people read them: "512.0 MiB", "9.1 GiB"."""
+    return f"{size / MIB:.1f} MiB" if size < 1024 * MIB else f"{size / MIB / 1024:.1f} GiB"

@@ -1,42 +1,37 @@
-"""The pool: the public methods, each a thin line from a decision to an action."""
+"""The pool: the public methods, each a thin line from a request to the parts that serve it."""
 
 from __future__ import annotations
 
 import difflib
-import gc
 import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from resource_pool import _stats
+from resource_pool._entries import Entry
+from resource_pool._estimate import weight_bytes
 from resource_pool._events import Event, EventLog
-from resource_pool._families import FamilyFacts, family_facts
+from resource_pool._families import family_facts
 from resource_pool._hardware import detect
-from resource_pool._planner import Decision, Request, decide
-from resource_pool._preferences import Preferences, parse_preferences
-from resource_pool._store import Clock, Entry, Removed, Store
+from resource_pool._lease import Lease
+from resource_pool._loader import Estimate, Identity, Loader
+from resource_pool._maintenance import Maintenance, Monitor
+from resource_pool._mover import Mover
+from resource_pool._planner import Decision, Request
+from resource_pool._preferences import parse_preferences
+from resource_pool._store import Clock, Store, quoted
 from resource_pool._system import system_memory
-from resource_pool.devices import torch as torch_devices
-from resource_pool.errors import SharedObjectError
+from resource_pool.devices import Devices
+from resource_pool.devices.torch import TorchDevices
 
 logger = logging.getLogger("resource_pool")
 
 Constructor = Callable[[], Any]
-DEFAULT_MAX_AGE_MINUTES = 30.0
-LOW_MEMORY_MAX_AGE_MINUTES = 10.0
-
-
-@dataclass(frozen=True)
-class _Route:
-    """Where a request led: the key of its entry, and the decision that made the key."""
-
-    key: str
-    label: str
-    decision: Decision
+Preferencelike = Mapping[str, Any] | None
 
 
 class ResourcePool:
@@ -47,23 +42,40 @@ class ResourcePool:
 
     Args:
         hardware: returns a report as ``hardware_detection.detect_available_hardware`` does;
-            called when a model is first placed, and again at each load.
+            called at each load.
+        devices: what moves and measures models.
+        estimate: (model name, revision, dtype) -> bytes before the load, or None if unknown.
         clock: seconds on a clock that never goes back.
+        load_deadline: seconds that a thread waits for another's load; None waits for ever.
+        monitor_interval: seconds between two looks at the machine's memory by a thread of the
+            pool's own; None (and no ``RESOURCE_POOL_MONITOR``) starts no thread.
     """
 
     def __init__(
         self,
         *,
         hardware: Callable[[], Mapping[str, Any]] = detect,
+        devices: Devices | None = None,
+        estimate: Estimate = weight_bytes,
         clock: Clock = time.monotonic,
+        load_deadline: float | None = None,
+        monitor_interval: float | None = None,
     ) -> None:
-        self._hardware = hardware
-        self._store = Store(clock)
+        self._report: Mapping[str, Any] | None = None
+        self._ask_hardware = hardware
+        self._devices = devices or TorchDevices()
+        self._store = Store(clock, self._devices.parts)
         self._log = EventLog()
-        self._lock = threading.Lock()  # guards _routes
-        self._routes: dict[tuple[str, ...], _Route] = {}
-        self._low_memory = False
+        self._loader = Loader(
+            self._store, self._devices, self._hardware, self._log, estimate, load_deadline
+        )
+        self._evictor = self._loader.evictor
+        self._maintenance = Maintenance(self._store, self._evictor, self._log)
+        self._mover = Mover(self._store, self._devices, self._loader, self._log)
         self._read_environment()
+        interval = monitor_interval or _monitor_interval()
+        self._monitor = Monitor(self._maintenance, interval) if interval else None
+        _pools.add(self)
 
     # -- getting -------------------------------------------------------------------------
 
@@ -80,26 +92,39 @@ class ResourcePool:
             NoneResourceError: the constructor returned None.
             Exception: whatever the constructor raised; nothing is cached then.
         """
-        key = _key("resource", resource_type, resource_id)
+        parts = [quoted(str(part)) for part in (resource_type, resource_id) if part is not None]
+        key = ":".join(["resource", *parts])
         return self._store.get_or_load(key, "resource", constructor)
 
     def get_tokenizer(
-        self, model_type: str, model_name: str, constructor: Constructor | None = None
+        self,
+        model_type: str,
+        model_name: str,
+        constructor: Constructor | None = None,
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
     ) -> Any:
-        """Return the tokenizer (or processor) of a model; errors as in :meth:`get_resource`."""
+        """Return the tokenizer (or processor) of a model; errors as in :meth:`get_resource`.
+
+        Args:
+            variant: tells a tokenizer and a processor of one name apart.
+        """
         family = family_facts(model_type, model_name).family
-        key = _key("tokenizer", family, model_name)
-        return self._store.get_or_load(key, "tokenizer", constructor)
+        identity = Identity(family, model_name, revision or "", variant or "")
+        return self._store.get_or_load(identity.tokenizer_key, "tokenizer", constructor)
 
     def get_model(
         self,
         model_type: str,
         model_name: str,
         constructor: Constructor | None = None,
-        hardware_preferences: Mapping[str, Any] | None = None,
+        hardware_preferences: Preferencelike = None,
         *,
         revision: str | None = None,
         variant: str | None = None,
+        needs: int | None = None,
+        keep_alive: float | None = None,
     ) -> Any:
         """Return a model on the hardware that suits it, loading and placing it at most once.
 
@@ -107,10 +132,13 @@ class ResourcePool:
             model_type: a family ("embedding"), a model type ("bert") or anything; what is not
                 a family is classified.
             model_name: the name under which the model is known.
-            constructor: returns the model; called without arguments on a miss only.
+            constructor: returns the model; called without arguments on a miss only, and again
+                where memory ran out and there is something left to try.
             hardware_preferences: see docs/preferences.md for every key.
             revision: tells instances of two revisions apart.
             variant: tells instances of two classes of one name apart.
+            needs: bytes that the model will take, where the caller knows.
+            keep_alive: minutes after its last use for which cleanup leaves it alone.
 
         Returns:
             What the constructor returned, moved and cast. The same object for the same
@@ -119,26 +147,64 @@ class ResourcePool:
         Raises:
             PreferenceError: an unknown key or a wrong value in ``hardware_preferences``.
             DeviceUnavailableError: ``force_device`` is set and the device cannot be had.
+            InsufficientMemoryError: it fits nowhere, even if every idle model goes.
             SharedObjectError: the constructor returned an object that is cached elsewhere.
+            LoadTimeoutError: another thread's load passed the pool's ``load_deadline``.
             Otherwise as in :meth:`get_resource`.
         """
-        preferences = parse_preferences(hardware_preferences)
-        facts = family_facts(model_type, model_name)
-        identity = (facts.family, model_name, revision or "", variant or "")
-        route = self._route(identity, preferences, facts)
-        return self._store.get_or_load(
-            route.key,
-            "model",
-            constructor,
-            lambda model: self._place(model, route),
+        identity, request = self._request(
+            model_type, model_name, hardware_preferences, revision, variant, needs
         )
+        entry, model = self._obtain(identity, request, constructor)
+        if keep_alive is not None:
+            entry.keep_alive = 60.0 * keep_alive
+        return model
+
+    def lease(
+        self,
+        model_type: str,
+        model_name: str,
+        constructor: Constructor | None = None,
+        hardware_preferences: Preferencelike = None,
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
+        needs: int | None = None,
+    ) -> Lease:
+        """Return a context that gives the model and protects it from eviction and moves.
+
+        Arguments and errors are those of :meth:`get_model`; nothing happens before the context
+        is entered. A model that was changed inside (its training flags, hooks, parameters,
+        dtype, device) is taken out of the pool at the end, and the log names the changes. If
+        memory runs out inside, idle models are evicted, so that another try has room.
+        """
+
+        def acquire() -> tuple[Entry, Any]:
+            identity, request = self._request(
+                model_type, model_name, hardware_preferences, revision, variant, needs
+            )
+            return self._obtain(identity, request, constructor, lease=True)
+
+        return Lease(acquire, self._store, self._devices, self._evictor, self._log)
+
+    def pin(self, key: str) -> None:
+        """Keep an entry until it is unpinned: no cleanup, no eviction, no clear() drops it.
+
+        Raises:
+            KeyError: nothing is cached under the key.
+        """
+        self._entry(key).pinned = True
+
+    def unpin(self, key: str) -> None:
+        """Undo :meth:`pin`; KeyError as there."""
+        self._entry(key).pinned = False
 
     # -- looking -------------------------------------------------------------------------
 
     @property
     def models(self) -> dict[str, Any]:
         """The cached models by key, as they are at this moment."""
-        return {key: entry.future.result() for key, entry in self._store.ready("model").items()}
+        return {key: entry.value for key, entry in self._store.ready("model").items()}
 
     @property
     def _stats(self) -> dict[str, dict[str, Any]]:
@@ -147,7 +213,14 @@ class ResourcePool:
 
     def get_stats(self) -> dict[str, Any]:
         """Return usage, memory and hardware statistics as plain values; docs/statistics.md."""
-        return _stats.collect(self._store, self._log, low_memory=self._low_memory)
+        return _stats.collect(
+            self._store,
+            self._devices,
+            self._log,
+            self._report,
+            low_memory=self._maintenance.low_memory,
+            freed_bytes=self._evictor.freed_bytes,
+        )
 
     def get_resource_details(self, resource_key: str) -> dict[str, Any]:
         """Return what is known of one entry.
@@ -155,20 +228,31 @@ class ResourcePool:
         Raises:
             KeyError: nothing is cached under the key; the message names the nearest keys.
         """
-        entries = {entry.key: entry for entry in self._store.entries() if entry.ready}
-        if resource_key not in entries:
-            near = difflib.get_close_matches(resource_key, entries, n=3, cutoff=0.3)
-            raise KeyError(f"{resource_key!r} is not cached; nearest: {', '.join(near) or 'none'}")
-        entry = entries[resource_key]
-        return {
-            "key": entry.key,
-            "kind": entry.kind,
-            **_stats.model_facts(entry, self._store.now()),
-        }
+        entry = self._entry(resource_key)
+        facts = _stats.model_facts(entry, self._store.clock())
+        return {"key": entry.key, "kind": entry.kind, **facts}
 
     def events(self) -> list[Event]:
         """Return the last decisions of the pool, oldest first."""
         return self._log.all()
+
+    def explain(
+        self,
+        model_type: str,
+        model_name: str,
+        hardware_preferences: Preferencelike = None,
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
+        needs: int | None = None,
+    ) -> Decision:
+        """Return where such a model would go now, and what would go for it; nothing is done.
+
+        Raises as :meth:`get_model` would for a lack of hardware or memory.
+        """
+        return self._loader.plan(
+            *self._request(model_type, model_name, hardware_preferences, revision, variant, needs)
+        )
 
     def check_memory_pressure(self) -> bool:
         """Whether at least 90 % of the machine's memory is in use; False where unknown."""
@@ -176,9 +260,7 @@ class ResourcePool:
 
     def get_recommended_device(self, model_type: str, model_family: str | None = None) -> str:
         """Return the torch device, e.g. "cuda:0", on which the pool would put such a model."""
-        facts = family_facts(model_family or model_type, model_type)
-        request = Request(model_type, Preferences(), facts.priority, facts.barred)
-        return decide(request, self._hardware()).device
+        return self.explain(model_family or model_type, model_type).device
 
     def __repr__(self) -> str:
         stats = self.get_stats()
@@ -187,7 +269,25 @@ class ResourcePool:
             f"{stats['memory_usage_mb']:.1f} MB, {stats['hits']} hits, {stats['misses']} misses>"
         )
 
-    # -- releasing -----------------------------------------------------------------------
+    # -- moving and releasing ------------------------------------------------------------
+
+    def move_model_to_device(
+        self, model_type: str, model_name: str, device: str, *, from_device: str | None = None
+    ) -> Any:
+        """Move a cached model and return it. Whoever holds it sees it move: that is your consent.
+
+        Args:
+            device: where to, e.g. "cpu" or "cuda:1".
+            from_device: which instance, where there are several of that name.
+
+        Raises:
+            ResourceNotFoundError: no such model is cached.
+            DeviceBusyError: it is leased, pinned, or cannot be moved as a whole; or there are
+                several instances and ``from_device`` does not tell which.
+            PreferenceError, DeviceUnavailableError, InsufficientMemoryError: the device.
+        """
+        family = family_facts(model_type, model_name).family
+        return self._mover.move(family, model_name, device, from_device)
 
     def cleanup_unused_resources(self, max_age_minutes: float | None = None) -> dict[str, Any]:
         """Drop what nobody asked for within ``max_age_minutes``.
@@ -199,45 +299,37 @@ class ResourcePool:
             ``removed`` (how many), ``freed_bytes`` (of models that are really gone),
             ``kept`` and ``held`` (key -> why it is still here).
         """
-        if max_age_minutes is None:
-            low = self._low_memory
-            max_age_minutes = LOW_MEMORY_MAX_AGE_MINUTES if low else DEFAULT_MAX_AGE_MINUTES
-        if not max_age_minutes >= 0:
+        age = self._maintenance.max_age_minutes if max_age_minutes is None else max_age_minutes
+        if not age >= 0:
             raise ValueError(f"max_age_minutes must be 0 or more, not {max_age_minutes!r}.")
-        oldest = self._store.now() - 60.0 * max_age_minutes
-        self._log.add(Event("cleanup", "", f"idle for more than {max_age_minutes} minutes"))
-        return self._drop(lambda entry: entry.last_used <= oldest)
+        why = f"unused for {age:g} minutes"
+        self._log.add(Event("cleanup", "", why))
+        return self._told(self._maintenance.drop_older_than(60.0 * age, why))
 
     def clear(self) -> dict[str, Any]:
-        """Drop everything that is not being loaded; returns as cleanup_unused_resources does."""
-        return self._drop(lambda _: True)
+        """Drop everything that is not loading, leased or pinned; returns as the cleanup does."""
+        return self._told(self._evictor.evict(lambda _: True, "the pool is cleared"))
 
-    def _drop(self, doomed: Callable[[Entry], bool]) -> dict[str, Any]:
-        removed = self._store.remove(doomed)
-        if removed:
-            gc.collect()
-            torch_devices.release_cached_memory()
-        for item in removed:
-            self._log.add(Event("evict", item.key))
-        live = {entry.key: entry for entry in self._store.entries()}
-        with self._lock:
-            self._routes = {sign: r for sign, r in self._routes.items() if r.key in live}
+    def _told(self, removed: list[Any]) -> dict[str, Any]:
+        self._loader.forget_routes()
+        entries = self._store.entries()
+        freed = [item for item in removed if item.alive() is False]
         held = [item for item in removed if item.alive()]
-        freed = sum(_bytes(item) for item in removed if item.alive() is False)
         return {
             "removed": len(removed),
-            "freed_bytes": freed,
-            "kept": {key: _why_kept(entry) for key, entry in live.items()},
+            "freed_bytes": sum(item.facts.get("memory_usage", 0) for item in freed),
+            "kept": {entry.key: _why_kept(entry) for entry in entries},
             "held": {item.key: "the caller still holds it" for item in held},
         }
 
     # -- modes ---------------------------------------------------------------------------
 
     def enable_low_memory_mode(self) -> None:
-        """Turn on low-memory mode: unused resources are dropped after 10 minutes, not 30."""
-        if not self._low_memory:
-            self._low_memory = True
+        """Turn on low-memory mode; docs/low-memory.md has its effects in numbers."""
+        if not self._maintenance.low_memory:
             logger.info("Low-memory mode is on.")
+        self._maintenance.enable_low_memory()
+        self._loader.low_memory = True
 
     def _read_environment(self) -> None:
         value = os.environ.get("RESOURCE_POOL_LOW_MEMORY", "").strip().lower()
@@ -256,8 +348,16 @@ class ResourcePool:
         """Return a plain dictionary: what failed, why, what to do, what else is here."""
         from resource_pool import reports  # needed only when something has failed
 
+        with self._store.lock:
+            holders = self._store.ledger.holders(hardware_type)
+        held_by = [{"key": charge.owner, "mb": charge.size / 2**20} for charge in holders]
         return reports.error_report(
-            model_name, hardware_type, error_message, stack_trace, hardware=self._hardware()
+            model_name,
+            hardware_type,
+            error_message,
+            stack_trace,
+            hardware=self._hardware(),
+            held_by=held_by,
         )
 
     def save_error_report(
@@ -274,61 +374,60 @@ class ResourcePool:
 
     # -- inside --------------------------------------------------------------------------
 
-    def _route(
-        self, identity: tuple[str, ...], preferences: Preferences, facts: FamilyFacts
-    ) -> _Route:
-        """Return the key that this request led to before, while it is cached, or decide anew.
+    def _request(
+        self,
+        model_type: str,
+        model_name: str,
+        hardware_preferences: Preferencelike,
+        revision: str | None,
+        variant: str | None,
+        needs: int | None,
+    ) -> tuple[Identity, Request]:
+        preferences = parse_preferences(hardware_preferences)
+        facts = family_facts(preferences.model_family or model_type, model_name)
+        identity = Identity(facts.family, model_name, revision or "", variant or "")
+        request = Request(identity.label, preferences, facts.priority, facts.barred)
+        if preferences.force_low_memory:
+            self.enable_low_memory_mode()
+        return identity, request if needs is None else request.needing(needs)
 
-        So the same request gives the same instance, however much memory is free by now.
-        """
-        signature = (*identity, repr(preferences))
-        with self._lock:
-            route = self._routes.get(signature)
-        if route is None or not self._store.has(route.key):
-            label = ":".join(part for part in identity[:2] if part)
-            request = Request(label, preferences, facts.priority, facts.barred)
-            decision = decide(request, self._hardware())
-            route = _Route(_model_key(identity, decision), label, decision)
-            with self._lock:
-                self._routes[signature] = route
-        return route
+    def _obtain(
+        self,
+        identity: Identity,
+        request: Request,
+        constructor: Constructor | None,
+        *,
+        lease: bool = False,
+    ) -> tuple[Entry, Any]:
+        if self._maintenance.low_memory:
+            self._mover.demote_idle(identity)
+        return self._loader.get(identity, request, constructor, before_load=self._look, lease=lease)
 
-    def _place(self, model: Any, route: _Route) -> dict[str, Any]:
-        """Put a new model where it was decided, and return what it then is."""
-        from resource_pool.weights import provenance
+    def _look(self) -> None:
+        """Look at the machine's memory before a load; the monitor does the same."""
+        self._maintenance.look()
+        self._loader.low_memory = self._maintenance.low_memory
 
-        decision = route.decision
-        if decision.notes:
-            logger.warning("%s goes to %s: %s", route.label, decision.device, _told(decision))
-        self._refuse_shared(model, route)
-        left = torch_devices.place(model, decision.device, decision.dtype)
-        if left:
-            logger.info("%s is left where it is: %s.", route.label, left)
-        else:
-            logger.info("Selected optimal device for %s: %s", route.label, decision.device)
-        facts = torch_devices.describe(model)
-        facts["backend"] = "unknown" if left else decision.backend
-        facts["weights"] = provenance(model)
-        self._log.add(Event("place", route.key, _told(decision), dict(facts)))
-        return facts
+    def _hardware(self) -> Mapping[str, Any]:
+        self._report = self._ask_hardware()
+        return self._report
 
-    def _refuse_shared(self, model: Any, route: _Route) -> None:
-        """Placing an object that is cached already would move it behind a holder's back."""
-        if not torch_devices.is_module(model):
-            return
-        wanted = route.decision
-        for key, entry in self._store.ready("model").items():
-            stays = entry.facts["device"] == wanted.device and wanted.dtype in (
-                None,
-                entry.facts["dtype"],
-            )
-            if entry.future.result() is model and not stays:
-                raise SharedObjectError(
-                    f"The constructor of {route.key} returned the object that is cached as {key}; "
-                    "it must load an instance of its own."
-                )
+    def _entry(self, key: str) -> Entry:
+        entry = self._store.get(key)
+        if entry is None or not entry.ready:
+            known = [e.key for e in self._store.entries() if e.ready]
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.3)
+            raise KeyError(f"{key!r} is not cached; nearest: {', '.join(near) or 'none'}")
+        return entry
+
+    def _after_fork(self) -> None:
+        self._store.after_fork()
+        self._loader.after_fork()
+        self._log.after_fork()
+        self._monitor = None  # its thread is in the parent
 
 
+_pools: weakref.WeakSet[ResourcePool] = weakref.WeakSet()
 _global_pool: ResourcePool | None = None
 _global_lock = threading.Lock()  # guards _global_pool
 
@@ -348,24 +447,30 @@ def get_global_resource_pool() -> ResourcePool:
         return _global_pool
 
 
-def _key(*parts: str | None) -> str:
-    return ":".join(str(part) for part in parts if part)
+def _after_fork() -> None:
+    global _global_lock
+    _global_lock = threading.Lock()
+    for pool in _pools:
+        pool._after_fork()
 
 
-def _model_key(identity: tuple[str, ...], decision: Decision) -> str:
-    family, name, revision, variant = identity
-    extra = [f"@{revision}"] if revision else []
-    extra += [f"#{variant}"] if variant else []
-    return _key(family, name + "".join(extra), decision.device, decision.dtype or "native")
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
-def _told(decision: Decision) -> str:
-    return "; ".join(decision.notes)
-
-
-def _bytes(item: Removed) -> int:
-    return int(item.facts.get("memory_usage", 0))
+def _monitor_interval() -> float | None:
+    text = os.environ.get("RESOURCE_POOL_MONITOR", "").strip()
+    try:
+        seconds = float(text) if text else 0.0
+    except ValueError:
+        logger.warning("RESOURCE_POOL_MONITOR is %r, which is no number of seconds.", text)
+        return None
+    return seconds if seconds > 0 else None
 
 
 def _why_kept(entry: Entry) -> str:
-    return "used recently" if entry.ready else "it is being loaded"
+    if not entry.ready:
+        return "it is being loaded"
+    if entry.leases:
+        return "leased"
+    return "pinned" if entry.pinned else "used recently"

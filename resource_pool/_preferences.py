@@ -12,6 +12,7 @@ from typing import Any
 from resource_pool._hardware import HARDWARE_NAMES
 from resource_pool.errors import PreferenceError
 
+_MAX_INDEX_DIGITS = 4
 ENVIRONMENT_VARIABLE = "TEST_HARDWARE_PREFERENCES"
 
 # What people write -> torch's name of the dtype.
@@ -78,7 +79,7 @@ def parse_device(value: Any) -> DeviceName:
             f"Unknown device {str(value)!r}{_nearest(backend, HARDWARE_NAMES)}; "
             f"known: {', '.join(HARDWARE_NAMES)}, auto."
         )
-    if index and not (index.isascii() and index.isdigit()):
+    if index and not (index.isascii() and index.isdigit() and len(index) <= _MAX_INDEX_DIGITS):
         raise PreferenceError(f"Device {str(value)!r} has no valid index; write e.g. {backend}:1.")
     return DeviceName(backend, int(index) if index else None)
 
@@ -129,7 +130,7 @@ def preferences_from_environment(default: Mapping[str, Any]) -> dict[str, Any]:
 def _read_literal(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     import ast
 

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from resource_pool import _system
+from resource_pool._entries import Entry
 from resource_pool._events import EventLog
-from resource_pool._hardware import HARDWARE_NAMES
-from resource_pool._store import Entry, Store
-from resource_pool.devices import torch as torch_devices
+from resource_pool._store import Store
+from resource_pool.devices import Devices
+from resource_pool.devices.torch import cuda_statistics
 
 MB = 1024 * 1024
 
 
-def collect(store: Store, log: EventLog, *, low_memory: bool) -> dict[str, Any]:
-    """Return the statistics as plain values; memory in MB unless a name says otherwise."""
+def collect(
+    store: Store,
+    devices: Devices,
+    log: EventLog,
+    report: Mapping[str, Any] | None,
+    *,
+    low_memory: bool,
+    freed_bytes: int,
+) -> dict[str, Any]:
+    """Return the statistics as plain values; memory in MB unless a name says otherwise.
+
+    Args:
+        report: the last detection report that the pool saw; None before the first.
+    """
     entries = [entry for entry in store.entries() if entry.ready]
     models = [entry for entry in entries if entry.kind == "model"]
     used = sum(entry.facts.get("memory_usage", 0) for entry in models)
@@ -37,17 +51,21 @@ def collect(store: Store, log: EventLog, *, low_memory: bool) -> dict[str, Any]:
         "timestamp": datetime.now(timezone.utc).isoformat(),
         "system_memory": _system.system_memory(),
         "cpu": _system.cpu(),
-        "cuda_memory": torch_devices.cuda_memory(),
-        "mps": {"available": _mps_available()},
-        "openvino": {"devices": [], "installed": importlib.util.find_spec("openvino") is not None},
-        "webnn": {"placed_models": 0},
-        "webgpu": {"placed_models": 0},
-        "models": {entry.key: model_facts(entry, store.now()) for entry in models},
-        "devices": _per_device(models),
+        "cuda_memory": cuda_statistics(report),
+        "mps": _mps(),
+        "openvino": {"installed": _installed("openvino"), "devices": _names(report, "openvino")},
+        "webnn": {"available": _available(report, "webnn")},
+        "webgpu": {"available": _available(report, "webgpu")},
+        "models": {entry.key: model_facts(entry, store.clock()) for entry in models},
+        "devices": _per_device(store, devices),
         "management": {
             "cleanups": log.count("cleanup"),
             "evictions": log.count("evict"),
-            "failed_loads": log.count("load_failed"),
+            "oom_recoveries": log.count("oom_recovery"),
+            "mutations": log.count("mutated"),
+            "moves": log.count("move"),
+            "not_freed": log.count("not_freed"),
+            "freed_mb": freed_bytes / MB,
         },
     }
 
@@ -66,23 +84,50 @@ def model_facts(entry: Entry, now: float) -> dict[str, Any]:
         "idle_seconds": now - entry.last_used,
         "hits": entry.hits,
         "load_seconds": entry.load_seconds,
+        "leases": entry.leases,
+        "pinned": entry.pinned,
     }
 
 
-def _per_device(models: Iterable[Entry]) -> dict[str, dict[str, float]]:
-    used: dict[str, float] = {}
-    for entry in models:
-        device = entry.facts.get("device", "unknown")
-        used[device] = used.get(device, 0.0) + entry.facts.get("memory_usage", 0) / MB
-    return {device: {"used_mb": megabytes} for device, megabytes in used.items()}
+def _per_device(store: Store, devices: Devices) -> dict[str, dict[str, float | None]]:
+    store.settle()
+    with store.lock:
+        totals = {
+            name: (
+                store.ledger.total(name, "used", "leaving"),
+                store.ledger.total(name, "reserved"),
+            )
+            for name in store.ledger.devices()
+        }
+    return {
+        name: {
+            "used_mb": used / MB,
+            "reserved_mb": reserved / MB,
+            "budget_mb": None if (memory := devices.memory(name)) is None else memory.total / MB,
+        }
+        for name, (used, reserved) in totals.items()
+    }
 
 
-def _mps_available() -> bool | None:
-    """None where torch is not loaded: asking would load it."""
-    torch = sys.modules.get("torch")
-    return None if torch is None else bool(torch.backends.mps.is_available())
+def _mps() -> dict[str, Any]:
+    """Say "unknown" (None) where torch is not loaded: asking would load it."""
+    backends = getattr(sys.modules.get("torch"), "backends", None)
+    mps = getattr(backends, "mps", None)
+    if mps is None or not mps.is_available():
+        return {"available": None if mps is None else False}
+    torch = sys.modules["torch"]
+    return {"available": True, "allocated_mb": torch.mps.current_allocated_memory() / MB}
 
 
-def available_names(report: Mapping[str, Any]) -> list[str]:
-    """Return the names of the hardware that a report proves, in the order of display."""
-    return [name for name in HARDWARE_NAMES if report["hardware"].get(name)]
+@functools.cache
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _names(report: Mapping[str, Any] | None, backend: str) -> Sequence[str]:
+    devices = (report or {}).get("details", {}).get(backend, {}).get("devices", ())
+    return [str(device.get("name")) for device in devices]
+
+
+def _available(report: Mapping[str, Any] | None, backend: str) -> bool | None:
+    return None if report is None else bool(report["hardware"].get(backend))

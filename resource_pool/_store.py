@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, NamedTuple
 
+from resource_pool._entries import Entry, Removed, State
+from resource_pool._ledger import Ledger
 from resource_pool.errors import (
     LoadInterruptedError,
+    LoadTimeoutError,
     NoneResourceError,
     RecursiveLoadError,
     ResourceNotFoundError,
@@ -20,67 +25,65 @@ from resource_pool.errors import (
 Clock = Callable[[], float]
 
 
-@dataclass(eq=False)
-class Entry:
-    """One cached object, or one that is being loaded (its future is not done yet)."""
+class Joined(NamedTuple):
+    """An entry with what it held at the moment of joining: its object, or its load's future.
 
-    key: str
-    kind: str  # "model", "tokenizer" or "resource"
-    created_at: float
-    last_used: float
-    loading_thread: int
-    hits: int = 0
-    load_seconds: float = 0.0
-    facts: dict[str, Any] = field(default_factory=dict)
-    future: Future[Any] = field(default_factory=Future)
+    The entry itself may be evicted a moment later; what was joined stays good.
+    """
 
-    @property
-    def ready(self) -> bool:
-        """Whether the object is there; an entry whose load failed is never in the store."""
-        return self.future.done()
+    entry: Entry
+    value: Any
+    future: Future[Any] | None
 
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the object, waiting for its load where that is under way.
 
-@dataclass(frozen=True)
-class Removed:
-    """An entry that left the store; ``alive()`` tells whether somebody still holds its object."""
-
-    key: str
-    facts: dict[str, Any]
-    reference: weakref.ref[Any] | None
-
-    def alive(self) -> bool | None:
-        """Return None for an object that cannot be watched (an int, a tuple, ...)."""
-        return None if self.reference is None else self.reference() is not None
+        Raises:
+            TimeoutError: the load took longer than ``timeout`` seconds.
+        """
+        if self.future is None:
+            return self.value
+        try:
+            return self.future.result(timeout)
+        except FutureTimeoutError:
+            if self.future.done():
+                raise  # the constructor's own
+            raise LoadTimeoutError(
+                f"The load of {self.entry.key} did not end within {timeout:g} s; it is given up, "
+                "and the next request starts another."
+            ) from None
 
 
 class Store:
-    """Entries by key.
+    """Entries by key, and the ledger of their bytes.
 
-    ``_lock`` guards ``_entries``, the counters, and each entry's ``hits`` and ``last_used``.
-    It is held to decide, never to load, to wait for a load, or to release an object.
+    ``lock`` guards the entries, the counters and the ledger. It is held to decide, never to
+    load, to wait for a load, to move a model or to release one. It is reentrant because the
+    garbage collector may run a callback of ours at any moment.
     """
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._entries: dict[str, Entry] = {}
+    def __init__(
+        self,
+        clock: Clock = time.monotonic,
+        parts: Callable[[Any], Sequence[Any]] = lambda _: (),
+    ) -> None:
+        self.clock = clock
+        self._parts = parts  # of an object: what takes memory and can be referred to weakly
+        self.lock = threading.RLock()
+        self.ledger = Ledger()
         self.hits = 0
         self.misses = 0
+        self.inflation = 0.0
+        self._entries: dict[str, Entry] = {}
+        # Charges of evicted models that are really gone by now. The collector appends, which is
+        # atomic and takes no lock; the next decision strikes them out.
+        self._freed: deque[int] = deque()
+        self._waiting: dict[int, Entry] = {}  # thread -> the entry whose load it waits for
 
-    def get_or_load(
-        self,
-        key: str,
-        kind: str,
-        constructor: Callable[[], Any] | None,
-        describe: Callable[[Any], dict[str, Any]] = lambda _: {},
-    ) -> Any:
+    # -- getting -------------------------------------------------------------------------
+
+    def get_or_load(self, key: str, kind: str, constructor: Callable[[], Any] | None) -> Any:
         """Return the object under ``key``, loading it once however many threads ask.
-
-        Args:
-            key: what makes the object different from others.
-            kind: "model", "tokenizer" or "resource".
-            constructor: called without arguments where the key is not cached.
-            describe: called with the new object before anybody sees it; returns its facts.
 
         Raises:
             ResourceNotFoundError: the key is not cached and there is no constructor.
@@ -88,63 +91,151 @@ class Store:
             RecursiveLoadError: the constructor asked for the key that it is loading.
             Exception: whatever the constructor raised, to every thread that waited for it.
         """
-        with self._lock:
+        with self.failing() as mine:
+            with self.lock:
+                joined = self.join(key)
+                if joined is None:
+                    self.misses += 1
+                    if constructor is not None:
+                        self.reserve(key, kind, mine)
+            if joined is not None:
+                return self.wait(joined)
+            if constructor is None:
+                raise ResourceNotFoundError(self.not_found(key))
+            value = checked(key, constructor)
+            self.publish(mine[0], value, {})
+            return value
+
+    def join(self, key: str, *, lease: bool = False) -> Joined | None:
+        """Join the entry under ``key`` and count the hit; its load may be under way.
+
+        With ``lease``, the entry is leased before anybody else can see it without a lease.
+        """
+        with self.lock:
             entry = self._entries.get(key)
-            if entry is not None:
-                self._count_hit(entry)
-            else:
-                self.misses += 1
-                mine = None if constructor is None else self._reserve(key, kind)
-        if entry is not None:
-            return entry.future.result()
-        if constructor is None or mine is None:
-            raise ResourceNotFoundError(_not_found(key, (e.key for e in self.entries())))
-        return self._load(mine, constructor, describe)
-
-    def _reserve(self, key: str, kind: str) -> Entry:
-        """Make the entry that later callers wait for."""
-        now = self._clock()
-        entry = Entry(key, kind, now, now, threading.get_ident())
-        self._entries[key] = entry
-        return entry
-
-    def _count_hit(self, entry: Entry) -> None:
-        if not entry.ready and entry.loading_thread == threading.get_ident():
-            raise RecursiveLoadError(
-                f"The constructor of {entry.key} asks the pool for {entry.key} itself; "
-                "build the object in the constructor instead."
-            )
-        self.hits += 1
-        entry.hits += 1
-        entry.last_used = self._clock()
-
-    def _load(
-        self,
-        entry: Entry,
-        constructor: Callable[[], Any],
-        describe: Callable[[Any], dict[str, Any]],
-    ) -> Any:
-        started = self._clock()
-        try:
-            value = constructor()
-            if value is None:
-                raise NoneResourceError(
-                    f"The constructor of {entry.key} returned None; it must return the object."
+            if entry is None:
+                return None
+            if entry.state is State.LOADING and entry.loading_thread == threading.get_ident():
+                raise RecursiveLoadError(
+                    f"The constructor of {key} asks the pool for {key} itself; "
+                    "build the object in the constructor instead."
                 )
-            entry.facts = describe(value)
-        except BaseException as error:
-            self._fail(entry, error)
-            raise
-        with self._lock:
-            entry.load_seconds = self._clock() - started
-            entry.last_used = self._clock()
-            entry.future.set_result(value)
-        return value
+            self.hits += 1
+            entry.hits += 1
+            entry.last_used = self.clock()
+            entry.floor = self.inflation
+            entry.leases += lease
+            return Joined(entry, entry.value, entry.future)
 
-    def _fail(self, entry: Entry, error: BaseException) -> None:
-        """Forget the entry first, so that a caller who comes now starts a new load."""
-        with self._lock:
-            del self._entries[entry.key]
+    def wait(self, joined: Joined, timeout: float | None = None) -> Any:
+        """Return what was joined, waiting for its load where that is under way.
+
+        Raises:
+            RecursiveLoadError: that load waits, by way of others, for one of this thread's.
+            LoadTimeoutError: it took longer than ``timeout`` seconds.
+        """
+        if joined.future is None or joined.future.done():
+            return joined.result()
+        me = threading.get_ident()
+        with self.lock:
+            self._refuse_cycle(joined.entry, me)
+            self._waiting[me] = joined.entry
+        try:
+            return joined.result(timeout)
+        finally:
+            with self.lock:
+                self._waiting.pop(me, None)
+
+    def _refuse_cycle(self, entry: Entry, me: int) -> None:
+        """Follow who waits for whom; two loads that wait for each other would never end."""
+        waited_for: Entry | None = entry
+        while waited_for is not None:
+            if waited_for.loading_thread == me:
+                raise RecursiveLoadError(
+                    f"The load of {entry.key} waits for a load of this thread, which would wait "
+                    "for it in turn; load one of them outside the other's constructor."
+                )
+            waited_for = self._waiting.get(waited_for.loading_thread)
+
+    def not_found(self, key: str) -> str:
+        """Return the message for a key that is not here."""
+        names = ", ".join(sorted(entry.key for entry in self.entries())) or "nothing"
+        return f"{key} is not cached and no constructor was given; cached: {names}."
+
+    # -- loading -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[list[Entry]]:
+        """Give a list for the entries that are reserved inside: what raises there fails them.
+
+        The list is filled before anybody else can see an entry, so that a signal at whatever
+        moment leaves no load behind that nobody goes on with.
+        """
+        mine: list[Entry] = []
+        try:
+            yield mine
+        except BaseException as error:
+            for entry in mine:
+                self.fail(entry, error)
+            raise
+
+    def reserve(self, key: str, kind: str, mine: list[Entry], *, lease: bool = False) -> Entry:
+        """Make the entry that later callers wait for, in the context that :meth:`failing` gives."""
+        with self.lock:
+            now = self.clock()
+            entry = Entry(key, kind, now, now, threading.get_ident(), floor=self.inflation)
+            entry.leases += lease
+            mine.append(entry)
+            self._entries[key] = entry
+            return entry
+
+    def rekey(self, entry: Entry, key: str) -> Entry | None:
+        """Give a loading entry another key; return the entry that has it already, if one has.
+
+        Then the leases go over to that one, and this entry is out of the store.
+        """
+        with self.lock:
+            if self._entries.get(entry.key) is entry:
+                del self._entries[entry.key]
+            other = self._entries.get(key)
+            if other is None:
+                entry.key = key
+                self._entries[key] = entry
+                return None
+            other.leases += entry.leases
+            entry.leases, entry.forward = 0, other
+            return other
+
+    def publish(
+        self, entry: Entry, value: Any, facts: dict[str, Any], fingerprint: Any = None
+    ) -> None:
+        """Make a loaded object available: to those who wait, and to those who come."""
+        with self.lock:
+            entry.value, entry.facts, entry.fingerprint = value, facts, fingerprint
+            now = self.clock()
+            entry.load_seconds, entry.last_used = now - entry.created_at, now
+            self.ledger.settle(entry.charges)
+            entry.charges = ()
+            if self._entries.get(entry.key) is entry:
+                sizes = facts.get("sizes", {})
+                entry.charges = self.ledger.charge(entry.key, sizes, "used")
+            entry.state = State.READY
+            future, entry.future = entry.future, None
+        if future is not None:
+            future.set_result(value)
+
+    def fail(self, entry: Entry, error: BaseException) -> None:
+        """Forget an entry whose load has failed, then tell those who wait for it.
+
+        In this order, so that a caller who comes now starts a new load.
+        """
+        with self.lock:
+            if not entry.future or entry.future.done():
+                return
+            if self._entries.get(entry.key) is entry:
+                del self._entries[entry.key]
+            self.ledger.settle(entry.charges)
+            entry.charges = ()
         if not isinstance(error, Exception):
             # A Ctrl-C belongs to the thread that got it; the others learn what happened.
             error = LoadInterruptedError(
@@ -152,40 +243,120 @@ class Store:
             )
         entry.future.set_exception(error)
 
+    def abandon(self, entry: Entry) -> None:
+        """Take out a load that nobody waits for any longer; its thread may still end it."""
+        with self.lock:
+            if entry.state is State.LOADING and self._entries.get(entry.key) is entry:
+                del self._entries[entry.key]
+
+    def reopen(self, entry: Entry, key: str) -> Any:
+        """Make a ready entry one that is loading, under another key; return its object.
+
+        For a move: whoever asks meanwhile waits.
+        """
+        with self.lock:
+            value, entry.value = entry.value, None
+            entry.state, entry.future = State.LOADING, Future()
+            entry.loading_thread = threading.get_ident()
+            del self._entries[entry.key]
+            entry.key = key
+            self._entries[key] = entry
+            return value
+
+    # -- leases --------------------------------------------------------------------------
+
+    def release(self, entry: Entry) -> None:
+        """Give one lease back."""
+        with self.lock:
+            while entry.forward is not None:
+                entry = entry.forward
+            entry.leases = max(0, entry.leases - 1)
+            entry.last_used = self.clock()
+
+    def discard(self, entry: Entry) -> None:
+        """Take out a ready entry whatever its leases: its object is not what it was."""
+        with self.lock:
+            if self._entries.get(entry.key) is entry and entry.ready:
+                del self._entries[entry.key]
+                entry.state = State.EVICTING
+                self.ledger.mark_leaving(entry.charges)
+                self._let_go(entry)
+
+    # -- leaving -------------------------------------------------------------------------
+
     def remove(self, doomed: Callable[[Entry], bool]) -> list[Removed]:
-        """Drop the ready entries that ``doomed`` picks; entries that are loading stay."""
-        with self._lock:
-            chosen = [e for e in self._entries.values() if e.ready and doomed(e)]
+        """Take out the entries that ``doomed`` picks; what loads, is leased or pinned stays.
+
+        Their bytes stay charged until their objects are really gone.
+        """
+        with self.lock:
+            chosen = [e for e in self._entries.values() if e.movable and doomed(e)]
             for entry in chosen:
                 del self._entries[entry.key]
-        return [Removed(e.key, e.facts, _watch(e.future.result())) for e in chosen]
+                entry.state = State.EVICTING
+                self.ledger.mark_leaving(entry.charges)
+            return [self._let_go(entry) for entry in chosen]
 
-    def has(self, key: str) -> bool:
-        """Whether the key is cached or being loaded."""
-        with self._lock:
-            return key in self._entries
+    def _let_go(self, entry: Entry) -> Removed:
+        """Drop the store's own references to an entry's object, and watch it go."""
+        references = self._watch(entry.value, entry.charges)
+        removed = Removed(entry.key, entry.facts, entry.charges, references)
+        entry.value = entry.fingerprint = None
+        return removed
+
+    def _watch(self, value: Any, charges: Iterable[int]) -> tuple[weakref.ref[Any], ...]:
+        try:
+            weakref.finalize(value, self._freed.extend, charges).atexit = False
+            return (weakref.ref(value), *map(weakref.ref, self._parts(value)))
+        except TypeError:
+            self._freed.extend(charges)  # an int, a tuple: nothing that takes memory of a device
+            return ()
+
+    def settle(self) -> int:
+        """Strike out what has really gone since the last time; return its bytes."""
+        with self.lock:
+            numbers = [self._freed.popleft() for _ in range(len(self._freed))]
+            return self.ledger.settle(numbers)
+
+    # -- looking -------------------------------------------------------------------------
+
+    def get(self, key: str) -> Entry | None:
+        """Return the entry under ``key`` without counting a hit."""
+        with self.lock:
+            return self._entries.get(key)
 
     def entries(self) -> list[Entry]:
         """Return the entries of this moment, loading ones included."""
-        with self._lock:
+        with self.lock:
             return list(self._entries.values())
 
     def ready(self, kind: str) -> dict[str, Entry]:
         """Return the loaded entries of one kind by key."""
         return {e.key: e for e in self.entries() if e.ready and e.kind == kind}
 
-    def now(self) -> float:
-        """Return the time on the clock that the entries are stamped with, in seconds."""
-        return self._clock()
+    def after_fork(self) -> None:
+        """In a forked child: new locks, and no loads that no thread here goes on with."""
+        self.lock = threading.RLock()
+        self._waiting.clear()
+        for entry in list(self._entries.values()):
+            if entry.state is State.LOADING:
+                del self._entries[entry.key]
+                self.ledger.settle(entry.charges)
+            entry.leases = 0
 
 
-def _watch(value: Any) -> weakref.ref[Any] | None:
-    try:
-        return weakref.ref(value)
-    except TypeError:
-        return None
+def checked(key: str, constructor: Callable[[], Any]) -> Any:
+    """Call a constructor and refuse None."""
+    value = constructor()
+    if value is None:
+        raise NoneResourceError(
+            f"The constructor of {key} returned None; it must return the object."
+        )
+    return value
 
 
-def _not_found(key: str, cached: Iterable[str]) -> str:
-    names = ", ".join(sorted(cached)) or "nothing"
-    return f"{key} is not cached and no constructor was given; cached: {names}."
+def quoted(part: str) -> str:
+    """Return a part of a key in which the key's own separators are spelled out."""
+    for character, spelled in (("%", "%25"), (":", "%3A"), ("@", "%40"), ("#", "%23")):
+        part = part.replace(character, spelled)
+    return part

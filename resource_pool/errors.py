@@ -23,12 +23,24 @@ class LoadInterruptedError(PoolError, RuntimeError):
     """Another thread's load, which this one waited for, was interrupted."""
 
 
+class LoadTimeoutError(PoolError, TimeoutError):
+    """A load that this thread waited for did not end within the pool's deadline."""
+
+
 class PreferenceError(PoolError, ValueError):
     """A hardware preference has an unknown key or a value of the wrong kind."""
 
 
 class DeviceUnavailableError(PoolError, RuntimeError):
     """A device or precision was forced and is not there."""
+
+
+class InsufficientMemoryError(PoolError, MemoryError):
+    """A model fits nowhere, even if every idle model goes; the message has the arithmetic."""
+
+
+class DeviceBusyError(PoolError, RuntimeError):
+    """A model cannot be moved: somebody leases it, or it has a device map of its own."""
 
 
 class SharedObjectError(PoolError, RuntimeError):

@@ -8,14 +8,14 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resource_pool._families import family_facts, subfamily_of
 from resource_pool._hardware import CPU, HARDWARE_NAMES
-from resource_pool.errors import DeviceUnavailableError
+from resource_pool.errors import DeviceUnavailableError, PoolError, PreferenceError
 
 if TYPE_CHECKING:
     from resource_pool._pool import ResourcePool
@@ -38,7 +38,8 @@ _ERROR_TYPES: tuple[tuple[str, str], ...] = (
             r"|is not available here|no such device|cannot be used"
         ),
     ),
-    ("driver", r"driver|cuda error|cudnn|nccl|hip error|hsa_"),
+    ("unknown", r"device-side assert"),
+    ("driver", r"\bdriver\b|cuda error|\bcudnn|\bnccl|hip error|\bhsa_"),
     (
         "dtype",
         (
@@ -53,7 +54,7 @@ _ERROR_TYPES: tuple[tuple[str, str], ...] = (
             r"|notimplementederror|could not run '[^']+' with arguments"
         ),
     ),
-    ("timeout", r"timed? ?out|deadline"),
+    ("timeout", r"timed out|time ?out|deadline"),
 )
 
 _OPERATION = re.compile(r"aten::[\w.]+|(?<=operator ')[^']+|(?<=Could not run ')[^']+")
@@ -107,12 +108,14 @@ def error_report(
     stack_trace: str | None = None,
     *,
     hardware: Mapping[str, Any],
+    held_by: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the report of a failure as a plain dictionary.
 
     Args:
         hardware_type: the backend or device where it failed, e.g. "cuda" or "cuda:0".
         hardware: a detection report, for the alternatives that really are here.
+        held_by: what takes the device's memory, the largest first: key and MB.
     """
     backend = hardware_type.partition(":")[0]
     kind = error_type(error_message, stack_trace)
@@ -131,7 +134,7 @@ def error_report(
         "memory": {
             "needed_mb": _megabytes(_NEEDED, error_message),
             "free_mb": _megabytes(_FREE, error_message),
-            "held_by": [],
+            "held_by": list(held_by),
         },
         "environment": {"driver": _driver(backend, hardware), "versions": _versions()},
         "recommendations": recommendations(kind, family, backend),
@@ -141,7 +144,9 @@ def error_report(
 
 def error_type(message: str, stack_trace: str | None = None) -> str:
     """Return the kind of failure that the message tells of, or else the trace; or "unknown"."""
-    for text in (message, stack_trace or ""):
+    # Of a trace only its last line: paths and source lines before it hold any word.
+    last_line = next(reversed((stack_trace or "").strip().splitlines()), "")
+    for text in (message, last_line):
         for kind, pattern in _ERROR_TYPES:
             if re.search(pattern, text, re.IGNORECASE):
                 return kind
@@ -182,26 +187,32 @@ def saved_error_report(
 ) -> Iterator[None]:
     """Save an error report of whatever goes wrong inside, and let the error go on.
 
-    A forced device that is not there is an answer and no failure: it is not reported.
+    A forced device that is not there and a wrong preference are answers about the request and
+    no failures of hardware: they are not reported.
     """
     try:
         yield
-    except DeviceUnavailableError:
+    except (DeviceUnavailableError, PreferenceError):
         raise
     except Exception as error:
-        wanted = (hardware_preferences or {}).get("device")
-        hardware = (
-            wanted if wanted not in (None, "auto") else pool.get_recommended_device(model_name)
-        )
-        message = f"{type(error).__name__}: {error}"
-        report = pool.generate_error_report(
-            model_name, str(hardware), message, traceback.format_exc()
-        )
+        trace = traceback.format_exc()
         try:
+            device = _where(pool, model_name, hardware_preferences)
+            message = f"{type(error).__name__}: {error}"
+            report = pool.generate_error_report(model_name, device, message, trace)
             logger.error("Error report: %s", pool.save_error_report(report, output_dir))
-        except OSError as problem:
-            logger.error("The error report could not be saved: %s", problem)
+        except Exception:
+            # The report is for the error that goes on below; it must not take its place.
+            logger.exception("The error report could not be made")
         raise
+
+
+def _where(pool: ResourcePool, name: str, preferences: Mapping[str, Any] | None) -> str:
+    """Return where the pool would put the model, in the caller's words where it cannot."""
+    try:
+        return pool.explain("", name, preferences).device
+    except PoolError:
+        return str((preferences or {}).get("device") or CPU)
 
 
 def _operation(message: str) -> str | None:

@@ -1,1 +1,57 @@
-"""How a model gets to a place, and what it costs there: one module per kind of place."""
+"""How a model gets to a place, and what it costs there.
+
+The pool decides by pure functions and acts through one object that looks like :class:`Devices`.
+``resource_pool.devices.torch.TorchDevices`` is the real one; ``resource_pool.testing`` has a fake
+with memory that a test sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a device. ``free`` counts what its allocator could reuse."""
+
+    total: int
+    free: int
+
+
+class Devices(Protocol):
+    """Side effects on models and devices. A device is named as torch names it, e.g. "cuda:0"."""
+
+    def memory(self, device: str) -> Memory | None:
+        """Return the device's memory, or None where asking is impossible or would start it."""
+
+    def place(self, model: Any, device: str, dtype: str | None) -> str:
+        """Move and cast in place; return why the model was left as it is, or ""."""
+
+    def spread(self, model: Any, budgets: Mapping[str, int], dtype: str | None) -> Any:
+        """Cast a model and spread it over several devices, given the bytes for each."""
+
+    def describe(self, model: Any) -> dict[str, Any]:
+        """Return ``device``, ``dtype``, ``memory_usage``, ``memory_estimation_method``, ``sizes``.
+
+        ``sizes`` maps each device to the bytes there.
+        """
+
+    def is_movable(self, model: Any) -> bool:
+        """Whether ``place`` would move it: a module without a device map, not quantized."""
+
+    def parts(self, model: Any) -> list[Any]:
+        """Return the objects, weakly referable, that a move or a cast of the model changes."""
+
+    def would_change(self, model: Any, device: str, dtype: str | None) -> bool:
+        """Whether ``place`` would move or cast any part of it."""
+
+    def release(self, devices: Sequence[str]) -> None:
+        """Give memory that is cached but not used back to the system."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an error says that a device or the machine has no memory left."""
+
+    def fingerprint(self, model: Any) -> Mapping[str, Hashable]:
+        """Return what must not change while a model is shared: name -> value."""

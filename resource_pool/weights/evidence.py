@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from resource_pool.weights import folders
 
 _Item = TypeVar("_Item")
-Provenance = Literal["tiny", "pretrained", "random", "unknown"]
+Provenance = Literal["tiny", "pretrained", "partial", "random", "unknown"]
 
 # An extra field in a twin's config: unlike a file beside it, it travels with every copy.
 TWIN_FIELD = "rp_twin"
@@ -30,7 +30,8 @@ def provenance(model: Any) -> Provenance:
 
     "pretrained" and "tiny" (a twin): sampled parameters equal the tensors of the safetensors
     file that the model names, up to a cast. "random": all biases and scales have the values
-    that a constructor gives them. Everything else is "unknown", as are None, models of other
+    that a constructor gives them. "partial": the body agrees with the file, and the head has
+    parameters that are not in it. Everything else is "unknown", as are None, models of other
     libraries, quantised models and those changed since they were loaded.
     """
     config = getattr(model, "config", None)
@@ -42,7 +43,31 @@ def provenance(model: Any) -> Provenance:
     folder = _folder_of(model, config)
     if folder is None or not _agrees(model, parameters, folder):
         return "unknown"
+    if _has_new_head(model, parameters, folder):
+        return "partial"
     return "tiny" if getattr(config, TWIN_FIELD, None) else "pretrained"
+
+
+def _has_new_head(model: Any, parameters: Mapping[str, Any], folder: Path) -> bool:
+    """Tell whether parameters outside the model's body have no tensor in the files.
+
+    Inside the body, a name may differ because transformers converts what it stores; so may the
+    way to a head, but not its own name.
+    """
+    from safetensors import safe_open
+
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    if not prefix or not hasattr(model, prefix):
+        return False
+    head = [name for name in parameters if not name.startswith(f"{prefix}.")]
+    stored: set[str] = set()
+    for file in folders.weight_files(folder):
+        with safe_open(file, framework="pt") as tensors:
+            stored |= set(tensors.keys())
+    return any(
+        not _stored_name(name, stored, prefix) and not any(k.endswith(f".{name}") for k in stored)
+        for name in head
+    )
 
 
 def _is_freshly_constructed(parameters: Mapping[str, Any]) -> bool:

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from hardware_detection import HARDWARE_NAMES
 from resource_pool import DeviceUnavailableError
-from resource_pool._planner import TORCH_DEVICE_TYPES, Request, decide
+from resource_pool._planner import (
+    TORCH_DEVICE_TYPES,
+    Decision,
+    Request,
+    Snapshot,
+    decide,
+    torch_devices,
+)
 from resource_pool._preferences import parse_preferences
 
 
@@ -19,7 +26,12 @@ def report(**backends: list[float]) -> dict:
         name: {
             "reason": "" if found[name] else f"no {name} here",
             "devices": [
-                {"index": i, "memory_free_mb": free, "dtypes": ["fp32", "fp16"]}
+                {
+                    "index": i,
+                    "memory_total_mb": 80_000,
+                    "memory_free_mb": free,
+                    "dtypes": ["fp32", "fp16"],
+                }
                 for i, free in enumerate([1000] if name == "cpu" else backends.get(name, []))
             ],
         }
@@ -28,8 +40,13 @@ def report(**backends: list[float]) -> dict:
     return {"hardware": found, "details": details}
 
 
+def decide_on(request: Request, hardware: dict, **snapshot) -> Decision:
+    free = {name: memory.free for name, memory in torch_devices(hardware).items() if memory}
+    return decide(request, Snapshot(hardware, **{"free": free, **snapshot}))
+
+
 def choose(preferences: dict, hardware: dict, **known) -> str:
-    return decide(Request("m", parse_preferences(preferences), **known), hardware).device
+    return decide_on(Request("m", parse_preferences(preferences), **known), hardware).device
 
 
 TWO_GPUS = report(cuda=[10_000, 20_000])
@@ -50,7 +67,7 @@ NEEDS_15_GB = {"cuda": {"memory_usage": {"peak": 15_000}}}
         ({"priority_list": ["cuda"], "compatible_devices": ["cpu"]}, "cpu"),
         ({"priority_list": ["cuda"], "compatible_devices": ["cuda", "cpu"]}, "cuda:1"),
         ({"device": "cuda", "hw_compatibility": {"cuda": {"compatible": False}}}, "cpu"),
-        ({"device": "cuda:0", "hw_compatibility": NEEDS_15_GB}, "cpu"),
+        ({"device": "cuda:0", "hw_compatibility": NEEDS_15_GB}, "cuda:1"),  # the other has room
         ({"device": "cuda:1", "hw_compatibility": NEEDS_15_GB}, "cuda:1"),
         ({"device": "tpu"}, "cpu"),
         ({"device": "openvino"}, "cpu"),
@@ -74,7 +91,7 @@ def test_without_a_wish_the_familys_order_decides_and_barred_hardware_is_passed_
 
 def test_barred_hardware_that_is_asked_for_is_tried_with_a_warning():
     request = Request("m", parse_preferences({"device": "mps"}), barred={"mps": "never worked"})
-    decision = decide(request, report(mps=[1000]))
+    decision = decide_on(request, report(mps=[1000]))
     assert decision.device == "mps"
     assert any("never worked" in note for note in decision.notes)
 
@@ -105,19 +122,21 @@ def test_forcing_skips_the_compatibility_checks():
 
 def test_a_precision_that_is_not_proved_falls_back_with_a_note():
     request = Request("m", parse_preferences({"device": "cpu", "precision": "bf16"}))
-    decision = decide(request, report())
+    decision = decide_on(request, report())
     assert decision.dtype is None
     assert any("bfloat16 does not work on cpu" in note for note in decision.notes)
 
 
 def test_each_fallback_says_why():
-    decision = decide(Request("m", parse_preferences({"priority_list": ["tpu", "mps"]})), report())
+    decision = decide_on(
+        Request("m", parse_preferences({"priority_list": ["tpu", "mps"]})), report()
+    )
     assert decision.device == "cpu"
     assert decision.notes == ("tpu is not used: no tpu here", "mps is not used: no mps here")
 
 
 def test_a_choice_as_asked_has_no_notes():
-    assert decide(Request("m", parse_preferences({"device": "cuda:0"})), TWO_GPUS).notes == ()
+    assert decide_on(Request("m", parse_preferences({"device": "cuda:0"})), TWO_GPUS).notes == ()
 
 
 NAMES = st.sampled_from(HARDWARE_NAMES)
@@ -128,7 +147,7 @@ FREE = st.lists(st.integers(0, 80_000), min_size=1, max_size=3)
 def test_the_choice_is_always_a_device_that_is_there(backends, wishes, index):
     hardware = report(**backends)
     preferences = parse_preferences({"priority_list": wishes, "preferred_index": index})
-    decision = decide(Request("m", preferences), hardware)
+    decision = decide_on(Request("m", preferences), hardware)
     assert hardware["hardware"][decision.backend]
     kind, _, number = decision.device.partition(":")
     assert kind == TORCH_DEVICE_TYPES[decision.backend]
@@ -147,4 +166,4 @@ def test_the_precision_is_that_of_the_chosen_device():
     hardware["details"]["cuda"]["devices"][0]["dtypes"] = ["fp32", "bf16"]
     for device, dtype in (("cuda:0", "bfloat16"), ("cuda:1", None)):
         request = Request("m", parse_preferences({"device": device, "precision": "bf16"}))
-        assert decide(request, hardware).dtype == dtype
+        assert decide_on(request, hardware).dtype == dtype

@@ -196,11 +196,14 @@ def test_get_stats_has_every_group_and_only_plain_values(pool):
         "available_mb",
         "percent_used",
         "under_pressure",
+        "age_seconds",
     }
-    assert stats["cpu"].keys() == {"percent", "count"}
+    assert stats["cpu"].keys() == {"percent", "count", "age_seconds"}
     assert stats["cuda_memory"]["devices"] == []
     assert stats["cuda_memory"]["device_count"] == 0
-    assert stats["devices"] == {"cpu": {"used_mb": stats["memory_usage_mb"]}}
+    assert stats["devices"]["cpu"]["used_mb"] == stats["memory_usage_mb"]
+    assert stats["devices"]["cpu"]["reserved_mb"] == 0
+    assert stats["devices"]["cpu"]["budget_mb"] == stats["system_memory"]["total_mb"]
     assert {"mps", "openvino", "webnn", "webgpu", "management", "timestamp"} <= stats.keys()
     json.dumps(stats)
 

@@ -115,7 +115,7 @@ def test_an_interrupt_belongs_to_the_thread_that_got_it():
         with pytest.raises(LoadInterruptedError, match="interrupted"):
             waiter.result(WAIT)
         assert isinstance(owner.exception(WAIT), KeyboardInterrupt)
-    assert not store.has("k")
+    assert store.get("k") is None
 
 
 def test_none_is_refused_and_other_false_values_are_kept():
@@ -138,17 +138,6 @@ def test_a_constructor_that_asks_for_its_own_key_is_told_instead_of_hanging():
     store = Store()
     with pytest.raises(RecursiveLoadError, match="asks the pool for k itself"):
         store.get_or_load("k", "model", lambda: store.get_or_load("k", "model", object))
-
-
-def test_a_failing_description_is_a_failed_load():
-    store = Store()
-
-    def describe(_: Any) -> dict[str, Any]:
-        raise RuntimeError("cannot be placed")
-
-    with pytest.raises(RuntimeError, match="cannot be placed"):
-        store.get_or_load("k", "model", object, describe)
-    assert not store.has("k")
 
 
 def test_an_entry_that_is_loading_is_not_removed():

@@ -1,0 +1,112 @@
+"""Carries evictions out, and looks whether the memory really came back."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from resource_pool._entries import Entry, Removed
+from resource_pool._events import Event, EventLog
+from resource_pool._eviction import Candidate, score
+from resource_pool._planner import readable
+from resource_pool._store import Store
+from resource_pool.devices import Devices
+
+logger = logging.getLogger("resource_pool")
+
+# A driver may give memory back a moment after it was released.
+VERIFY_SECONDS = 2.0
+_FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.2
+
+
+class Evictor:
+    """Takes entries out of the store and verifies that their memory is free."""
+
+    def __init__(
+        self,
+        store: Store,
+        devices: Devices,
+        log: EventLog,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._store, self._devices, self._log, self._sleep = store, devices, log, sleep
+        self.freed_bytes = 0
+
+    def evict(self, doomed: Callable[[Entry], bool], why: str) -> list[Removed]:
+        """Evict what ``doomed`` picks among the entries that nobody leases or pins.
+
+        Returns when the memory is free, when something outside plainly keeps it, or at the
+        deadline; what is not free stays charged until it is.
+        """
+        with self._store.lock:
+            self._raise_inflation(doomed)
+            devices = self._devices_of(doomed)
+            before = self._free(devices)
+            removed = self._store.remove(doomed)
+        if not removed:
+            return []
+        if any(item.alive() for item in removed):
+            gc.collect()  # a model may be kept by a cycle of its own
+        self._devices.release(devices)
+        gone = [item for item in removed if item.alive() is not True]
+        self._wait_for(devices, before, gone)
+        self.freed_bytes += self._store.settle()
+        for item in removed:
+            self._tell(item, why)
+        return removed
+
+    def _raise_inflation(self, doomed: Callable[[Entry], bool]) -> None:
+        scores = [
+            score(Candidate(e.key, _size(e.facts), e.hits, e.load_seconds, e.floor))
+            for e in self._store.entries()
+            if e.kind == "model" and e.movable and doomed(e)
+        ]
+        self._store.inflation = max([self._store.inflation, *scores])
+
+    def _devices_of(self, doomed: Callable[[Entry], bool]) -> list[str]:
+        entries = (e for e in self._store.entries() if e.movable and doomed(e))
+        return sorted({device for e in entries for device in e.facts.get("sizes", {})})
+
+    def _free(self, devices: Sequence[str]) -> dict[str, int]:
+        """Return the free bytes of each device but RAM, of which others take and give as well."""
+        known = {name: self._devices.memory(name) for name in devices if name != "cpu"}
+        return {name: memory.free for name, memory in known.items() if memory is not None}
+
+    def _wait_for(
+        self, devices: Sequence[str], before: dict[str, int], gone: Sequence[Removed]
+    ) -> None:
+        expected = {name: sum(i.facts["sizes"].get(name, 0) for i in gone) for name in before}
+        deadline = self._store.clock() + VERIFY_SECONDS
+        wait = _FIRST_WAIT
+        while True:
+            now = self._free(devices)
+            # Signed: somebody else may have taken memory meanwhile.
+            missing = [n for n in before if now.get(n, 0) - before[n] < 0.9 * expected[n]]
+            if not missing:
+                return
+            if self._store.clock() >= deadline:
+                logger.warning(
+                    "memory did not come back within %g s on %s", VERIFY_SECONDS, missing
+                )
+                self._log.add(
+                    Event("not_freed", ",".join(missing), "", {"before": before, "after": now})
+                )
+                return
+            self._sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+            self._devices.release(devices)
+
+    def _tell(self, item: Removed, why: str) -> None:
+        held = item.alive() is True
+        told = f"{why}; its memory is kept by somebody who holds it" if held else why
+        numbers: dict[str, Any] = {"memory_usage": _size(item.facts), "held": held}
+        self._log.add(Event("evict", item.key, told, numbers))
+        if item.facts:
+            logger.info("evicted %s (%s): %s", item.key, readable(_size(item.facts)), told)
+
+
+def _size(facts: dict[str, Any]) -> int:
+    return int(facts.get("memory_usage", 0))

@@ -1,0 +1,60 @@
+"""Which idle models go when room is needed. Pure.
+
+The score is that of Greedy-Dual-Size-Frequency (Cherkasova, 1998): a model is worth its
+frequency times the seconds that a reload costs, per byte, on top of an inflation that rises with
+each eviction, so that what was once popular and is no longer asked for becomes cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cached model as the eviction sees it.
+
+    Attributes:
+        size: bytes that it frees on the device in question.
+        floor: the inflation when it was last asked for.
+        held: somebody seems to hold it: dropping it would free nothing.
+    """
+
+    key: str
+    size: int
+    hits: int
+    load_seconds: float
+    floor: float = 0.0
+    held: bool = False
+
+
+def score(candidate: Candidate) -> float:
+    """Return what keeping the model is worth; the lowest goes first."""
+    megabytes = max(candidate.size / MIB, 1.0)
+    return candidate.floor + (candidate.hits + 1) * candidate.load_seconds / megabytes
+
+
+def choose(candidates: Sequence[Candidate], needed: int) -> tuple[Candidate, ...] | None:
+    """Return the cheapest models that together free ``needed`` bytes; None where all do not.
+
+    What somebody seems to hold is taken last. A model whose bytes turn out not to be needed,
+    because a larger one was taken after it, is left alone.
+    """
+    order = sorted((c for c in candidates if c.size > 0), key=lambda c: (c.held, score(c), c.key))
+    taken: list[Candidate] = []
+    freed = 0
+    for candidate in order:
+        if freed >= needed:
+            break
+        taken.append(candidate)
+        freed += candidate.size
+    if freed < needed:
+        return None
+    for candidate in reversed(taken.copy()):
+        if freed - candidate.size >= needed:
+            taken.remove(candidate)
+            freed -= candidate.size
+    return tuple(taken)

@@ -1,0 +1,80 @@
+"""A lease: for its extent, a model is neither evicted nor moved, and must not be changed."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Hashable, Mapping
+from types import TracebackType
+from typing import Any
+
+from resource_pool._entries import Entry
+from resource_pool._events import Event, EventLog
+from resource_pool._evicting import Evictor
+from resource_pool._store import Store
+from resource_pool.devices import Devices
+
+logger = logging.getLogger("resource_pool")
+
+
+class Lease:
+    """``with pool.lease(...) as model``; may be entered once."""
+
+    def __init__(
+        self,
+        acquire: Callable[[], tuple[Entry, Any]],
+        store: Store,
+        devices: Devices,
+        evictor: Evictor,
+        log: EventLog,
+    ) -> None:
+        self._acquire, self._store, self._devices = acquire, store, devices
+        self._evictor, self._log = evictor, log
+        self._entry: Entry | None = None
+        self._model: Any = None
+
+    def __enter__(self) -> Any:
+        """Load or find the model, and lease it before anybody else could have it evicted."""
+        self._entry, self._model = self._acquire()
+        return self._model
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the lease back; take a model that was changed out of the pool."""
+        entry, model, self._model = self._entry, self._model, None
+        if entry is None:
+            return
+        changed = differences(entry.fingerprint, self._devices.fingerprint(model))
+        del model
+        self._store.release(entry)
+        if changed:
+            self._report_change(entry, changed)
+        if error is not None and self._devices.is_out_of_memory(error):
+            # The frames of the failed forward keep its tensors.
+            traceback.clear_frames(error.__traceback__)
+            self._log.add(Event("oom_recovery", entry.key, f"in use: {error}"))
+            self._evictor.evict(lambda e: e.kind == "model" and e is not entry, "memory ran out")
+
+    def _report_change(self, entry: Entry, changed: list[str]) -> None:
+        shown = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+        logger.warning(
+            "%s was changed while it was leased (%s); it is taken out and loaded again on request.",
+            entry.key,
+            shown,
+        )
+        self._log.add(Event("mutated", entry.key, shown))
+        self._store.discard(entry)
+
+
+def differences(before: Mapping[str, Hashable] | None, after: Mapping[str, Hashable]) -> list[str]:
+    """Return the names whose values differ, those that came or went included."""
+    if before is None:
+        return []
+    return sorted(n for n in {*before, *after} if before.get(n, _NONE) != after.get(n, _NONE))
+
+
+_NONE = object()

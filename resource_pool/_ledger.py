@@ -1,0 +1,74 @@
+"""Bytes per device: what is cached, what is being loaded, what is not free yet."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Charge:
+    """Bytes that one model takes on one device.
+
+    ``kind`` is "reserved" while it is loading (predicted bytes), "used" once it is measured, and
+    "leaving" from its eviction until its memory is really free.
+    """
+
+    owner: str
+    device: str
+    size: int
+    kind: str
+
+
+class Ledger:
+    """The charges by number. No lock of its own: the store's lock guards it."""
+
+    def __init__(self) -> None:
+        self._charges: dict[int, Charge] = {}
+        self._numbers = itertools.count()
+
+    def charge(self, owner: str, sizes: Mapping[str, int], kind: str) -> tuple[int, ...]:
+        """Enter bytes per device; return the numbers of the new charges."""
+        numbers = []
+        for device, size in sizes.items():
+            number = next(self._numbers)
+            self._charges[number] = Charge(owner, device, size, kind)
+            numbers.append(number)
+        return tuple(numbers)
+
+    def settle(self, numbers: Iterable[int]) -> int:
+        """Strike charges out; a number that is struck out already is passed over.
+
+        Returns:
+            How many bytes are free again by the ledger.
+        """
+        struck = [self._charges.pop(number, None) for number in numbers]
+        return sum(charge.size for charge in struck if charge)
+
+    def mark_leaving(self, numbers: Iterable[int]) -> None:
+        """Say that these bytes are being given back, and not free yet."""
+        for number in numbers:
+            charge = self._charges[number]
+            self._charges[number] = Charge(charge.owner, charge.device, charge.size, "leaving")
+
+    def total(self, device: str, *kinds: str) -> int:
+        """Return the bytes on a device, of these kinds or of all."""
+        return sum(
+            charge.size
+            for charge in self._charges.values()
+            if charge.device == device and (not kinds or charge.kind in kinds)
+        )
+
+    def has(self, kind: str) -> bool:
+        """Whether there is any charge of that kind."""
+        return any(charge.kind == kind for charge in self._charges.values())
+
+    def devices(self) -> list[str]:
+        """Return the devices that have charges."""
+        return sorted({charge.device for charge in self._charges.values()})
+
+    def holders(self, device: str) -> list[Charge]:
+        """Return the charges on a device, the largest first."""
+        charges = (charge for charge in self._charges.values() if charge.device == device)
+        return sorted(charges, key=lambda charge: -charge.size)

@@ -1,0 +1,111 @@
+"""What the pool does unasked: low-memory mode, warnings under pressure, dropping what is idle."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+from resource_pool import _system
+from resource_pool._entries import Entry
+from resource_pool._events import Event, EventLog
+from resource_pool._evicting import Evictor
+from resource_pool._store import Store
+
+logger = logging.getLogger("resource_pool")
+
+MAX_AGE_MINUTES = 30.0
+LOW_MEMORY_MAX_AGE_MINUTES = 10.0
+WARN_EVERY_SECONDS = 300.0
+LOW_MEMORY_WARN_EVERY_SECONDS = 30.0
+
+# Low-memory mode turns itself on below this much available RAM, or below this share of a
+# container's limit.
+LOW_MEMORY_MB = 4608.0
+LOW_MEMORY_CONTAINER_SHARE = 0.2
+
+
+class Maintenance:
+    """The upkeep of a pool. The same code runs at each admission and in the monitor's thread."""
+
+    def __init__(self, store: Store, evictor: Evictor, log: EventLog) -> None:
+        self._store, self._evictor, self._log = store, evictor, log
+        self.low_memory = False
+        self._warned_at = float("-inf")
+
+    @property
+    def max_age_minutes(self) -> float:
+        """The age at which unused resources go: 30 minutes, in low-memory mode 10."""
+        return LOW_MEMORY_MAX_AGE_MINUTES if self.low_memory else MAX_AGE_MINUTES
+
+    def look(self) -> None:
+        """Look at the machine's memory: switch modes, warn, and drop what is idle."""
+        memory = _system.system_memory()
+        if not memory:
+            return
+        if not self.low_memory and is_low(memory):
+            logger.warning(
+                "Low memory detected (%.1f MB). Enabling low memory mode.", memory["available_mb"]
+            )
+            self.enable_low_memory()
+        if memory["under_pressure"]:
+            self._warn(memory)
+            self.drop_older_than(60.0 * self.max_age_minutes, "the machine is short of memory")
+
+    def enable_low_memory(self) -> None:
+        """Turn low-memory mode on; nothing turns it off but a new pool."""
+        self.low_memory = True
+        self._log.shrink()
+
+    def drop_older_than(self, seconds: float, why: str) -> list[Any]:
+        """Evict what nobody asked for in the last ``seconds``, nor in its own time to live."""
+        now = self._store.clock()
+
+        def doomed(entry: Entry) -> bool:
+            idle = now - entry.last_used
+            return idle >= seconds and (entry.keep_alive is None or idle >= entry.keep_alive)
+
+        return self._evictor.evict(doomed, why)
+
+    def _warn(self, memory: dict[str, Any]) -> None:
+        every = LOW_MEMORY_WARN_EVERY_SECONDS if self.low_memory else WARN_EVERY_SECONDS
+        now = self._store.clock()
+        if now - self._warned_at < every:
+            return
+        self._warned_at = now
+        told = f"{memory['available_mb']:.0f} MB available, {memory['percent_used']} % used"
+        logger.warning("The machine is under memory pressure: %s.", told)
+        self._log.add(Event("pressure", "", told))
+
+
+def is_low(memory: dict[str, Any]) -> bool:
+    """Whether so little RAM is available that low-memory mode is right."""
+    limit, _ = _system.container_memory()
+    if limit is not None and limit <= memory["total_mb"] * _system.MB:
+        # A small container is no machine under stress: its own limit is the measure.
+        floor = min(LOW_MEMORY_MB, LOW_MEMORY_CONTAINER_SHARE * memory["total_mb"])
+        return bool(memory["available_mb"] < floor)
+    return bool(memory["available_mb"] < LOW_MEMORY_MB)
+
+
+class Monitor:
+    """A daemon thread that calls ``look`` at an interval, until it is stopped."""
+
+    def __init__(self, maintenance: Maintenance, interval: float) -> None:
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(maintenance, interval), name="rp-pool-monitor", daemon=True
+        )
+        self._thread.start()
+
+    def _run(self, maintenance: Maintenance, interval: float) -> None:
+        while not self._stopped.wait(interval):
+            try:
+                maintenance.look()
+            except Exception:
+                logger.exception("The pool's monitor failed; it goes on.")
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        self._stopped.set()
+        self._thread.join()

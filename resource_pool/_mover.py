@@ -1,0 +1,100 @@
+"""Moves cached models between devices, with the caller's consent or while nobody holds them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from resource_pool._entries import Entry
+from resource_pool._events import Event, EventLog
+from resource_pool._hardware import CPU
+from resource_pool._loader import LOW_MEMORY_GPU_SHARE, Identity, Loader
+from resource_pool._planner import Request
+from resource_pool._preferences import parse_preferences
+from resource_pool._store import Store
+from resource_pool.devices import Devices
+from resource_pool.errors import DeviceBusyError, ResourceNotFoundError
+
+logger = logging.getLogger("resource_pool")
+
+
+class Mover:
+    """Moves entries of a store; whoever asks for one meanwhile waits for the end of the move."""
+
+    def __init__(self, store: Store, devices: Devices, loader: Loader, log: EventLog) -> None:
+        self._store, self._devices, self._loader, self._log = store, devices, loader, log
+
+    def move(self, family: str, name: str, device: str, from_device: str | None) -> Any:
+        """Move the one instance that is meant; see ``ResourcePool.move_model_to_device``."""
+        preferences = parse_preferences({"device": device, "force_device": True})
+        entry = self._find(family, name, from_device)
+        identity: Identity = entry.facts["identity"]
+        size = entry.facts.get("memory_usage", 0)
+        request = Request(identity.label, preferences).needing(size)
+        decision = self._loader.plan(identity, request)
+        if decision.device == entry.facts["device"]:
+            return entry.value
+        if decision.evict:
+            self._loader.evictor.evict(
+                lambda e: e.key in decision.evict and e is not entry, f"room to move {entry.key}"
+            )
+        return self._move(entry, identity, decision.device, decision.backend)
+
+    def demote_idle(self, identity: Identity) -> None:
+        """Bring a model that nobody holds to RAM before it is handed out, if its GPU is full."""
+        for entry in self._instances(identity.family, identity.name):
+            memory = self._devices.memory(str(entry.facts.get("device")))
+            full = memory and memory.free < (1 - LOW_MEMORY_GPU_SHARE) * memory.total
+            if entry.facts.get("device") != CPU and full and not entry.seems_held():
+                try:
+                    self._move(entry, entry.facts["identity"], CPU, CPU)
+                except DeviceBusyError as error:
+                    logger.debug("not demoted: %s", error)
+
+    def _instances(self, family: str, name: str) -> list[Entry]:
+        def meant(entry: Entry) -> bool:
+            identity = entry.facts.get("identity")
+            return bool(identity and (identity.family, identity.name) == (family, name))
+
+        return [entry for entry in self._store.ready("model").values() if meant(entry)]
+
+    def _find(self, family: str, name: str, from_device: str | None) -> Entry:
+        found = self._instances(family, name)
+        if from_device is not None:
+            found = [entry for entry in found if entry.facts["device"] == from_device]
+        if not found:
+            where = f" on {from_device}" if from_device else ""
+            raise ResourceNotFoundError(f"{family}:{name} is not cached{where}; load it first.")
+        if len(found) > 1:
+            keys = ", ".join(sorted(entry.key for entry in found))
+            raise DeviceBusyError(
+                f"Several instances are cached, say which by from_device: {keys}."
+            )
+        return found[0]
+
+    def _move(self, entry: Entry, identity: Identity, device: str, backend: str) -> Any:
+        old, came_from = entry.key, entry.facts["device"]
+        new = identity.key(device, entry.facts["dtype"])
+        with self._store.failing() as mine:
+            with self._store.lock:
+                self._refuse_unless_movable(entry, new)
+                mine.append(entry)
+                value = self._store.reopen(entry, new)
+            self._devices.place(value, device, None)
+            kept = ("identity", "weights", "needed")
+            facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
+            facts["backend"] = backend
+            self._store.publish(entry, value, facts, self._devices.fingerprint(value))
+        self._devices.release([came_from])
+        self._loader.reroute(old, new)
+        self._log.add(Event("move", new, f"from {came_from} to {device}"))
+        logger.info("Moved %s from %s to %s.", identity.label, came_from, device)
+        return value
+
+    def _refuse_unless_movable(self, entry: Entry, new: str) -> None:
+        if not entry.movable:
+            raise DeviceBusyError(f"{entry.key} is leased or pinned; end that before it is moved.")
+        if not self._devices.is_movable(entry.value):
+            raise DeviceBusyError(f"{entry.key} has a device map of its own, or is quantized.")
+        if self._store.get(new) is not None:
+            raise DeviceBusyError(f"{new} is cached already; drop one of the two.")

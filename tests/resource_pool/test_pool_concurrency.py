@@ -1,0 +1,293 @@
+"""Many threads, and each interleaving that has broken a pool of this kind before."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from resource_pool import (
+    InsufficientMemoryError,
+    LoadInterruptedError,
+    LoadTimeoutError,
+    RecursiveLoadError,
+    ResourceNotFoundError,
+)
+from resource_pool.testing import MIB, FakeMachine, FakeModel, OutOfFakeMemoryError
+
+GPU = {"device": "cuda:0"}
+WAIT = 30.0
+THREADS, OPERATIONS = 64, 150
+EXPECTED = (InsufficientMemoryError, OutOfFakeMemoryError, ZeroDivisionError,
+            LoadInterruptedError, LoadTimeoutError, ResourceNotFoundError)  # fmt: skip
+
+
+def test_64_threads_with_random_operations_leave_a_true_ledger():
+    machine = FakeMachine({"cpu": 400, "cuda:0": 100})
+    pool = machine.pool()
+    loading: dict[str, int] = {}
+    lock = threading.Lock()
+    overlaps = []
+
+    def constructor(name: str, mib: float, fails: bool):
+        def load() -> FakeModel:
+            with lock:
+                loading[name] = loading.get(name, 0) + 1
+            try:
+                if fails:
+                    raise ZeroDivisionError
+                return FakeModel(machine, mib)
+            finally:
+                with lock:
+                    loading[name] -= 1
+
+        return load
+
+    def worker(seed: int) -> int:
+        rng = random.Random(seed)
+        answered = 0
+        for _ in range(OPERATIONS):
+            name = rng.choice("abcdefgh")
+            mib = 10 + 5 * "abcdefgh".index(name)
+            load = constructor(name, mib, rng.random() < 0.1)
+            wish = rng.choice([GPU, {"device": "cpu"}])
+            try:
+                action = rng.random()
+                if action < 0.6:
+                    model = pool.get_model("vision", name, load, wish, needs=int(mib * MIB))
+                    assert isinstance(model, FakeModel)
+                elif action < 0.9:
+                    with pool.lease("vision", name, load, wish, needs=int(mib * MIB)) as model:
+                        where = model.device
+                        assert any(model is cached for cached in pool.models.values())
+                        if model.device != where:
+                            overlaps.append(name)
+                elif action < 0.97:
+                    pool.cleanup_unused_resources(max_age_minutes=0)
+                else:
+                    pool.get_stats()
+            except EXPECTED:
+                pass
+            answered += 1
+        return answered
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        done = list(threads.map(worker, range(THREADS)))
+    assert sum(done) == THREADS * OPERATIONS
+    assert overlaps == []
+    pool.clear()
+    gc.collect()  # what the failed operations' frames held
+    assert pool.get_stats()["devices"] == {}
+    assert machine.devices.memory("cuda:0").free == 100 * MIB
+
+
+def test_two_loads_that_wait_for_each_other_are_told():
+    pool = FakeMachine({"cpu": 1000}).pool()
+    both = threading.Barrier(2, timeout=WAIT)
+
+    def needs(other: str):
+        def load() -> object:
+            both.wait()
+            return [pool.get_resource("r", other, constructor=object)]
+
+        return load
+
+    def ask(mine: str, other: str) -> object:
+        try:
+            return pool.get_resource("r", mine, constructor=needs(other))
+        except RecursiveLoadError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as threads:
+        results = [
+            f.result(WAIT) for f in (threads.submit(ask, "a", "b"), threads.submit(ask, "b", "a"))
+        ]
+    assert any(isinstance(result, RecursiveLoadError) for result in results)
+
+
+def test_a_victim_is_not_resurrected():
+    """Whoever asks for a model that is being evicted starts a load and gets the new one."""
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool = machine.pool()
+    evicting, go = threading.Event(), threading.Event()
+    release = machine.devices.release
+
+    def slow_release(devices):
+        evicting.set()
+        assert go.wait(WAIT)
+        release(devices)
+
+    old = pool.get_model("vision", "v", machine.loader(10), GPU)
+    number = id(old)
+    machine.devices.release = slow_release
+    with ThreadPoolExecutor(2) as threads:
+        clearing = threads.submit(pool.clear)
+        assert evicting.wait(WAIT)
+        new = threads.submit(pool.get_model, "vision", "v", machine.loader(10), GPU).result(WAIT)
+        go.set()
+        clearing.result(WAIT)
+    assert id(new) != number
+    assert pool.get_model("vision", "v", None, GPU) is new
+
+
+def test_a_model_is_leased_before_anybody_can_evict_it():
+    """Between the end of a load and the start of its lease there is no moment to evict in."""
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool = machine.pool()
+    stop = threading.Event()
+
+    def evict_all_the_time() -> None:
+        while not stop.is_set():
+            pool.clear()
+
+    with ThreadPoolExecutor(1) as threads:
+        evicting = threads.submit(evict_all_the_time)
+        try:
+            for _ in range(200):
+                with pool.lease("vision", "m", machine.loader(10), GPU) as model:
+                    assert any(model is cached for cached in pool.models.values())
+        finally:
+            stop.set()
+        evicting.result(WAIT)
+
+
+def test_a_failed_load_costs_no_victim_that_was_not_needed():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool = machine.pool()
+    kept = pool.get_model("vision", "kept", machine.loader(30), GPU)
+    with pytest.raises(ZeroDivisionError):
+        pool.get_model("vision", "m", lambda: 1 / 0, GPU, needs=50 * MIB)
+    assert pool.get_model("vision", "kept", None, GPU) is kept
+    assert pool.get_stats()["devices"]["cuda:0"]["reserved_mb"] == 0
+
+
+def test_a_hit_is_not_blocked_behind_a_load_or_an_eviction():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool, begun, go = machine.pool(), threading.Event(), threading.Event()
+    ready = pool.get_model("vision", "ready", machine.loader(10), {"device": "cpu"})
+    pool.get_model("vision", "idle", machine.loader(60), GPU, needs=60 * MIB)
+
+    def slow_release(_) -> None:
+        begun.set()
+        assert go.wait(WAIT)
+
+    machine.devices.release = slow_release
+    with ThreadPoolExecutor(1) as threads:
+        new = threads.submit(
+            pool.get_model, "vision", "new", machine.loader(60), GPU, needs=60 * MIB
+        )
+        assert begun.wait(WAIT)
+        assert pool.get_model("vision", "ready", None, {"device": "cpu"}) is ready
+        assert not new.done()
+        go.set()
+        new.result(WAIT)
+
+
+def test_one_request_worded_in_two_ways_is_loaded_once():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100, "cuda:1": 100})
+    pool, begun, go = machine.pool(), threading.Event(), threading.Event()
+
+    def slow() -> FakeModel:
+        begun.set()
+        assert go.wait(WAIT)
+        return FakeModel(machine, 10)
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(pool.get_model, "vision", "m", slow, GPU)
+        assert begun.wait(WAIT)
+        wish = {"priority_list": ["cuda:0"]}
+        second = threads.submit(pool.get_model, "vision", "m", machine.loader(10), wish)
+        go.set()
+        assert first.result(WAIT) is second.result(WAIT)
+    assert machine.loads == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_pool_survives_a_fork_in_the_middle_of_a_load():
+    """In the child: no lock is stuck, half a load is forgotten, and what was there is there."""
+    script = """
+import os, threading
+from resource_pool.testing import FakeMachine, FakeModel
+machine = FakeMachine({"cpu": 1000})
+pool = machine.pool()
+begun, go = threading.Event(), threading.Event()
+def slow():
+    begun.set(); go.wait(30)
+    return FakeModel(machine, 10)
+ready = pool.get_model("vision", "ready", machine.loader(10))
+thread = threading.Thread(target=pool.get_model, args=("vision", "half", slow), daemon=True)
+thread.start()
+begun.wait(30)
+with pool._store.lock:
+    child = os.fork()
+if child == 0:
+    assert pool.get_model("vision", "ready") is ready
+    pool.get_model("vision", "half", machine.loader(10))
+    assert pool.get_stats()["cached_models"] == 2
+    pool.clear()
+    os._exit(0)
+go.set()
+thread.join(30)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+raise SystemExit(status or (pool.get_stats()["cached_models"] != 2))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], timeout=60, check=False)
+    assert done.returncode == 0
+
+
+def test_the_interpreter_ends_with_a_monitor_and_a_load_under_way():
+    script = """
+import threading
+from resource_pool.testing import FakeMachine
+pool = FakeMachine({"cpu": 1000}).pool(monitor_interval=0.01)
+begun = threading.Event()
+def stuck():
+    begun.set(); threading.Event().wait()
+threading.Thread(target=pool.get_model, args=("vision", "m", stuck), daemon=True).start()
+begun.wait(30)
+print("end")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], timeout=60, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # an interrupt between open and close
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+def test_an_interrupt_at_any_moment_of_a_load_leaves_no_key_stuck():
+    """A signal handler that raises at a random moment must not leave a load that never ends."""
+    machine = FakeMachine({"cpu": 1000})
+    pool = machine.pool()
+
+    class InterruptError(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise InterruptError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(100):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00001 * (number % 50 + 1))
+                pool.get_model("vision", "m", machine.loader(1))
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except InterruptError:
+                pass
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            with ThreadPoolExecutor(1) as threads:
+                asked = threads.submit(pool.get_model, "vision", "m", machine.loader(1))
+                assert asked.result(WAIT) is not None
+            pool.clear()
+    finally:
+        signal.signal(signal.SIGALRM, before)
