@@ -13,9 +13,12 @@ key                 value
 ``errors``          backend -> reason, for those that are here but unusable or failed
 ``best_available``  the best backend that is available
 ``torch_device``    its device in PyTorch: "cuda:0", "mps" or "cpu"
-``system``          platform, python, cpu_count, memory_total_mb, memory_available_mb, …
+``system``          platform, python, cpu_count, memory_total_mb, memory_available_mb, …;
+                    cores and memory that this process may use: a container's limits count
 ``from_cache``      whether the records are from an earlier detection, and then
 ``age_seconds``     how old they are; free memory is as of now wherever it can be asked
+``described_by``    the file that describes this machine, where it was not detected (see
+                    ``use_described_hardware``); otherwise None
 ==================  ============================================================================
 
 Sizes are in MiB. Importing this package costs next to nothing and never imports PyTorch; neither
@@ -25,7 +28,12 @@ does calling it: the proofs run in processes of their own.
 from __future__ import annotations
 
 from hardware_detection.detector import HardwareDetector
-from hardware_detection.errors import HardwareCacheError, UnknownHardwareError
+from hardware_detection.errors import (
+    HardwareCacheError,
+    HardwareDescriptionError,
+    RequirementError,
+    UnknownHardwareError,
+)
 from hardware_detection.names import (
     CPU,
     CUDA,
@@ -37,6 +45,7 @@ from hardware_detection.names import (
     TPU,
     WEBGPU,
     WEBNN,
+    XPU,
     backend_of,
     torch_device_name,
 )
@@ -44,6 +53,8 @@ from hardware_detection.names import (
 # Importing `typing` would cost more than the rest of this package.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Any
 
@@ -58,19 +69,24 @@ __all__ = [
     "TPU",
     "WEBGPU",
     "WEBNN",
+    "XPU",
     "HardwareCacheError",
+    "HardwareDescriptionError",
     "HardwareDetector",
+    "RequirementError",
     "UnknownHardwareError",
+    "automatic_hardware",
     "backend_of",
     "default_cache_path",
     "detect_available_hardware",
     "detect_hardware_with_comprehensive_checks",
     "torch_device_name",
+    "use_described_hardware",
 ]
 
 
 def detect_available_hardware(
-    cache_file: str | Path | None = None, *, refresh: bool = False
+    cache_file: str | Path | None = None, *, refresh: bool = False, web: bool = False
 ) -> dict[str, Any]:
     """Return what this machine can compute on; from the cache if that still holds.
 
@@ -81,6 +97,8 @@ def detect_available_hardware(
         cache_file: where to remember the detection between processes; created if it is missing.
             None for the default place, ``default_cache_path()``.
         refresh: detect anew, whatever is remembered.
+        web: start the installed browsers and compute in them, for WebGPU and WebNN; takes
+            seconds. What was found out is remembered like the rest.
 
     Raises:
         HardwareCacheError: ``cache_file`` was given and is malformed or cannot be read or
@@ -88,14 +106,43 @@ def detect_available_hardware(
     """
     from hardware_detection.service import available_hardware
 
-    return available_hardware(cache_file, refresh=refresh)
+    return available_hardware(cache_file, refresh=refresh, web=web)
 
 
-def detect_hardware_with_comprehensive_checks() -> dict[str, Any]:
-    """Return a report whose every claim was proved just now; no cache is read or written."""
+def detect_hardware_with_comprehensive_checks(*, web: bool = False) -> dict[str, Any]:
+    """Return a report whose every claim was proved just now; no cache is read or written.
+
+    ``web`` as for ``detect_available_hardware``.
+    """
     from hardware_detection.service import hardware_now
 
-    return hardware_now()
+    return hardware_now(web=web)
+
+
+def automatic_hardware(report: Mapping[str, Any]) -> dict[str, bool]:
+    """Return what of a report's hardware may be chosen without being asked for.
+
+    The available backends, but a browser only where it computed on a GPU and not on the CPU as
+    one.
+    """
+    from hardware_detection import report as reports
+
+    return reports.automatic_hardware(report)
+
+
+def use_described_hardware(path: str | Path) -> AbstractContextManager[dict[str, Any]]:
+    """Make every detection in this process return the machine that a file describes.
+
+    To plan for a machine that is not here: ``with use_described_hardware("cluster.json"):``.
+    ``rp detect --export FILE`` writes such a file, and ``hardware_detection.described`` tells
+    how to write one by hand. Yields the report, whose ``described_by`` is the file.
+
+    Raises:
+        HardwareDescriptionError: on entry; the file cannot be read, or describes no machine.
+    """
+    from hardware_detection import described
+
+    return described.use_described_hardware(path)
 
 
 def default_cache_path() -> Path:

@@ -44,8 +44,10 @@ def default_cache_path() -> Path:
     return rp_home() / "hardware.json"
 
 
-def read(path: Path) -> dict[str, Any] | None:
+def read(path: Path, what: str = "hardware cache") -> dict[str, Any] | None:
     """Return the JSON object in the file, unchecked; None if there is no file.
+
+    ``what`` is what error messages call the file.
 
     Raises:
         HardwareCacheError: it cannot be read, is no regular file, is too large, or holds
@@ -58,16 +60,16 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise HardwareCacheError(
-            f"the hardware cache {path} cannot be read ({error.strerror or error});"
+            f"the {what} {path} cannot be read ({error.strerror or error});"
             " make it readable or choose another path"
         ) from error
     except (ValueError, RecursionError) as error:
         raise HardwareCacheError(
-            f"the hardware cache {path} is not valid JSON; delete it or choose another path"
+            f"the {what} {path} is not valid JSON; delete it or choose another path"
         ) from error
     if not isinstance(data, dict):
         raise HardwareCacheError(
-            f"the hardware cache {path} holds no JSON object; delete it or choose another path"
+            f"the {what} {path} holds no JSON object; delete it or choose another path"
         )
     return data
 

@@ -6,7 +6,7 @@ import sys
 
 from hardware_detection import names
 from hardware_detection.log import log
-from hardware_detection.names import CPU, CUDA, ROCM
+from hardware_detection.names import CPU, CUDA, ROCM, XPU
 
 TYPE_CHECKING = False  # importing `typing` would cost more than all that is imported with it
 if TYPE_CHECKING:
@@ -89,14 +89,14 @@ class HardwareDetector:
     ) -> str:
         """Return the PyTorch device of the first available backend of the list.
 
-        ``preferred_index`` counts for CUDA and ROCm, as in ``get_device_with_index``.
+        ``preferred_index`` counts for CUDA, ROCm and XPU, as in ``get_device_with_index``.
 
         Raises:
             UnknownHardwareError: the list has a name that no backend has.
         """
         wanted = names.TORCH_PRIORITY if priority_list is None else priority_list
         name = self.get_hardware_by_priority(wanted)
-        if name not in (CUDA, ROCM):
+        if name not in (CUDA, ROCM, XPU):
             return names.torch_device_name(name)
         return names.torch_device_name(f"{name}:{self._index(name, preferred_index)}")
 

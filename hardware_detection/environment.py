@@ -23,6 +23,7 @@ RELEVANT = {
     "OMP_NUM_THREADS": "how many threads a computation on the CPU takes",
     "MKL_NUM_THREADS": "how many threads MKL takes",
     "ATEN_CPU_CAPABILITY": "which CPU extensions PyTorch uses",
+    "RP_BROWSER": "which browser is asked for WebGPU and WebNN",
     "WEBNN_SIMULATION_ENABLED": "declares a simulation of WebNN",
     "WEBGPU_SIMULATION_ENABLED": "declares a simulation of WebGPU",
     "QNN_SIMULATION_ENABLED": "declares a simulation of Qualcomm's processor",

@@ -11,6 +11,14 @@ class HardwareCacheError(ValueError):
     """A hardware cache file that the user named cannot be read, understood or written."""
 
 
+class HardwareDescriptionError(ValueError):
+    """A file that should describe a machine cannot be read, or describes none."""
+
+
+class RequirementError(ValueError):
+    """A requirement such as ``cuda>=1`` cannot be read."""
+
+
 class UnknownHardwareError(ValueError):
     """A device name that no backend has.
 

@@ -7,6 +7,7 @@ import platform
 import sys
 from typing import Any
 
+from hardware_detection.browsers import find_browsers
 from hardware_detection.environment import relevant
 from hardware_detection.machine import Machine
 from hardware_detection.parsing import AMD_DRIVER_FILE, NVIDIA_DRIVER_FILE, parse_nvidia_driver
@@ -20,6 +21,7 @@ _PACKAGES = (
     "onnxruntime",
     "onnxruntime-qnn",
     "nvidia-ml-py",
+    "playwright",
 )
 # Device files of NVIDIA, AMD, Windows' Linux and Google: a container may gain or lose them.
 _DEVICE_FILES = ("nvidia", "kfd", "dxg", "accel")
@@ -37,12 +39,16 @@ def fingerprint(machine: Machine) -> dict[str, Any]:
         "platform": f"{machine.platform} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_version()} in {sys.prefix}",
         "cpus": {"logical": os.cpu_count(), "usable": machine.usable_cpus()},
+        "limits": list(machine.limits()[:2]),
         "drivers": _drivers(machine),
         "device_files": [
             name for name in machine.listdir("/dev") if name.startswith(_DEVICE_FILES)
         ],
         "packages": {name: machine.package_version(name) for name in _PACKAGES},
-        "torch": build and {"version": build.version, "cuda": build.cuda, "hip": build.hip},
+        "torch": build and build._asdict(),
+        "browsers": {
+            browser.path: machine.stamp(browser.path) for browser in find_browsers(machine)
+        },
         "environment": relevant(machine.environ),
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import math
 import os
 import platform
 import shutil
@@ -17,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from hardware_detection.cgroups import Limits, read_limits
 from hardware_detection.log import log
-from hardware_detection.parsing import MEMORY_FILE, parse_meminfo
+from hardware_detection.parsing import CPUINFO_FILE, MEMORY_FILE, parse_meminfo, parse_sockets
 
 if TYPE_CHECKING:
     from hardware_detection.process import Outcome
@@ -39,11 +41,15 @@ _BOOTSTRAP = (
 
 
 class CpuCounts(NamedTuple):
-    """Cores with and without hyper-threads, and those that this process may use; None: unknown."""
+    """Cores with and without hyper-threads, sockets, and what this process may use.
+
+    None: unknown.
+    """
 
     physical: int | None
     logical: int | None
     usable: int | None
+    sockets: int | None = None
 
 
 class CpuTarget(NamedTuple):
@@ -56,7 +62,9 @@ class CpuTarget(NamedTuple):
 class Machine:
     """This machine, as far as detection looks at it. Nothing here raises for what is missing."""
 
-    def __init__(self, *, proof_deadline_s: float = PROOF_DEADLINE_S) -> None:
+    def __init__(self, *, web: bool = False, proof_deadline_s: float = PROOF_DEADLINE_S) -> None:
+        #: Whether browsers may be started.
+        self.web = web
         self.proof_deadline_s = proof_deadline_s
         self.platform = sys.platform
         self.environ: Mapping[str, str] = os.environ
@@ -77,6 +85,18 @@ class Machine:
         """Whether the path is there."""
         return os.path.exists(path)  # noqa: PTH110 - Path.exists raises on some permissions
 
+    def real_path(self, path: str) -> str:
+        """Return the path with its links resolved."""
+        return os.path.realpath(path)
+
+    def stamp(self, path: str) -> list[int] | None:
+        """Return size and time of change (ns) of a file, or None if it is not there."""
+        try:
+            status = os.stat(path)  # noqa: PTH116 - called at every start: a Path costs more
+        except OSError:
+            return None
+        return [status.st_size, status.st_mtime_ns]
+
     def listdir(self, path: str) -> list[str]:
         """Return the sorted names in a folder; empty if it cannot be read."""
         try:
@@ -91,7 +111,22 @@ class Machine:
             return None
         return str(Path(next(iter(spec.submodule_search_locations))) / name)
 
+    def limits(self) -> Limits:
+        """Return what a container or a service manager lets this process have."""
+        return read_limits(self.read_text)
+
     def memory_mb(self) -> tuple[float, float]:
+        """Return the memory that this process may have, total and available now, in MiB.
+
+        The system's, or a container's limit where that is smaller.
+        """
+        total, available = self.host_memory_mb()
+        limits = self.limits()
+        if limits.memory_mb is None or limits.memory_mb >= total:
+            return total, available
+        return limits.memory_mb, min(available, limits.memory_free_mb or 0.0)
+
+    def host_memory_mb(self) -> tuple[float, float]:
         """Return the system's memory, total and available now, in MiB."""
         # Read by ourselves where it is one file: importing psutil takes longer than all the rest.
         known = parse_meminfo(self.read_text(MEMORY_FILE) or "")
@@ -110,17 +145,34 @@ class Machine:
             physical=psutil.cpu_count(logical=False),
             logical=psutil.cpu_count(logical=True),
             usable=self.usable_cpus(),
+            sockets=parse_sockets(self.read_text(CPUINFO_FILE) or ""),
         )
 
     def usable_cpus(self) -> int | None:
-        """Return how many logical cores the scheduler may give to this process."""
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        """Return how many logical cores' worth of time this process may have, rounded up."""
+        found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        limit = self.limits().cpus
+        return found if limit is None or found is None else min(found, math.ceil(limit))
 
     def boot_minute(self) -> int:
         """Return when the system started, in minutes since the epoch; clocks drift by seconds."""
         import psutil
 
         return round(psutil.boot_time() / 60)
+
+    def cpu_percent(self) -> float:
+        """Return how busy the CPU was since the last call."""
+        import psutil
+
+        return float(psutil.cpu_percent(interval=None))
+
+    def gpu_loads(self, uuids: list[str]) -> dict[str, tuple[float | None, float, float]]:
+        """Return utilisation, total and free memory in MiB of NVIDIA GPUs, as far as they tell."""
+        if not uuids or not self.has_package("pynvml"):
+            return {}
+        from hardware_detection.nvml import loads
+
+        return loads(uuids)
 
     def cpu_target(self) -> CpuTarget:
         """Return the CPU's microarchitecture and features by archspec's names."""
@@ -158,9 +210,15 @@ class Machine:
         found = shutil.which(program)
         return os.path.abspath(found) if found else None  # noqa: PTH100 - no links resolved
 
-    def run(self, argv: Sequence[str], *, deadline_s: float = TOOL_DEADLINE_S) -> Outcome:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        deadline_s: float = TOOL_DEADLINE_S,
+        environ: Mapping[str, str] | None = None,
+    ) -> Outcome:
         """Run a program and return how it ended."""
-        from hardware_detection.process import kill_group, run_bounded
+        from hardware_detection.process import kill_tree, run_bounded
 
         started: list[subprocess.Popen[bytes]] = []
 
@@ -170,10 +228,10 @@ class Machine:
                 self._children.add(process)
                 closed = self._closed
             if closed:
-                kill_group(process)
+                kill_tree(process)
 
         try:
-            outcome = run_bounded(argv, deadline_s=deadline_s, on_start=remember)
+            outcome = run_bounded(argv, deadline_s=deadline_s, environ=environ, on_start=remember)
         finally:
             with self._lock:
                 self._children.difference_update(started)
@@ -181,21 +239,28 @@ class Machine:
         return outcome
 
     def prove(self, *arguments: str) -> Outcome:
-        """Run one of ``hardware_detection.proofs`` in a Python of its own."""
+        """Run one of ``hardware_detection.proofs`` in a Python of its own.
+
+        What it leaves in its temporary folder, a killed browser's profile say, goes with it.
+        """
+        import tempfile
+
         argv = [sys.executable, "-c", _BOOTSTRAP, str(_PACKAGE_ROOT), *arguments]
-        outcome = self.run(argv, deadline_s=self.proof_deadline_s)
+        with tempfile.TemporaryDirectory(prefix="rp-", ignore_cleanup_errors=True) as folder:
+            environ = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)}
+            outcome = self.run(argv, deadline_s=self.proof_deadline_s, environ=environ)
         log().debug("proof %s: %.2f s, %s", " ".join(arguments), outcome.seconds, outcome.kind)
         return outcome
 
     def close(self) -> None:
         """Kill every child that still runs, and every one that starts from now on."""
-        from hardware_detection.process import kill_group
+        from hardware_detection.process import kill_tree
 
         with self._lock:
             self._closed = True
             children = [process for process in self._children if process.returncode is None]
         for process in children:
-            kill_group(process)
+            kill_tree(process)
 
     @staticmethod
     def _spec(package: str) -> importlib.machinery.ModuleSpec | None:

@@ -7,6 +7,7 @@ from hardware_detection.errors import UnknownHardwareError
 CPU = "cpu"
 CUDA = "cuda"
 ROCM = "rocm"
+XPU = "xpu"
 MPS = "mps"
 OPENVINO = "openvino"
 WEBNN = "webnn"
@@ -15,12 +16,12 @@ TPU = "tpu"
 QUALCOMM = "qualcomm"
 
 #: Every backend, in the order of display.
-HARDWARE_NAMES = (CPU, CUDA, ROCM, MPS, OPENVINO, WEBNN, WEBGPU, TPU, QUALCOMM)
+HARDWARE_NAMES = (CPU, CUDA, ROCM, XPU, MPS, OPENVINO, WEBNN, WEBGPU, TPU, QUALCOMM)
 
 #: Best first. Browsers are missing: they run a model only when somebody asks for one.
-DEFAULT_PRIORITY = (CUDA, ROCM, MPS, TPU, OPENVINO, QUALCOMM, CPU)
+DEFAULT_PRIORITY = (CUDA, ROCM, XPU, MPS, TPU, OPENVINO, QUALCOMM, CPU)
 #: The same, of the backends that are PyTorch's own devices.
-TORCH_PRIORITY = (CUDA, ROCM, MPS, CPU)
+TORCH_PRIORITY = (CUDA, ROCM, XPU, MPS, CPU)
 
 # PyTorch's name where it differs from ours. Tensors for a runtime that is not PyTorch's own
 # (OpenVINO, QNN, a browser) lie in ordinary memory.

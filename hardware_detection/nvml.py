@@ -1,19 +1,21 @@
-"""NVIDIA's management library: free memory that is true now, without PyTorch."""
+"""NVIDIA's management library: memory and utilisation that are true now, without PyTorch."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from hardware_detection.log import log
 
 _MIB = 1 << 20
 _DEADLINE_S = 1.0
 
+_T = TypeVar("_T")
 
-@contextmanager
+
+@contextlib.contextmanager
 def session() -> Iterator[Any]:
     """Yield the initialised ``pynvml`` module, and shut it down afterwards.
 
@@ -36,21 +38,49 @@ def free_memory_mb(uuids: Iterable[str]) -> dict[str, float]:
     Empty where nvidia-ml-py or the driver is missing, or does not answer within a second.
     Only for GPUs that the same driver has proved since boot: it runs in this process.
     """
-    found: dict[str, float] = {}
-    thread = threading.Thread(target=_ask, args=(list(uuids), found), daemon=True)
+    return _each(uuids, lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).free / _MIB)
+
+
+def loads(uuids: Iterable[str]) -> dict[str, tuple[float | None, float, float]]:
+    """Return utilisation in percent, total and free memory in MiB of each GPU, by UUID.
+
+    Under the same conditions as ``free_memory_mb``.
+    """
+    return _each(uuids, _load)
+
+
+def _load(nvml: Any, gpu: Any) -> tuple[float | None, float, float]:
+    memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
+    try:
+        utilisation = float(nvml.nvmlDeviceGetUtilizationRates(gpu).gpu)
+    except Exception:  # a MIG instance has none of its own
+        utilisation = None
+    return utilisation, round(memory.total / _MIB, 1), round(memory.free / _MIB, 1)
+
+
+def _each(uuids: Iterable[str], ask: Callable[[Any, Any], _T]) -> dict[str, _T]:
+    """Ask each GPU in a thread that is left behind at the deadline; what was told until then."""
+    found: dict[str, _T] = {}
+    wanted = list(uuids)
+
+    def ask_all() -> None:
+        try:
+            with session() as nvml:
+                for uuid in wanted:
+                    gpu = nvml.nvmlDeviceGetHandleByUUID(nvml_uuid(uuid))
+                    found[uuid] = ask(nvml, gpu)
+        except Exception as error:
+            log().debug("NVML does not tell: %s", error)
+
+    thread = threading.Thread(target=ask_all, daemon=True)
     thread.start()
     thread.join(_DEADLINE_S)
     return dict(found)
 
 
-def _ask(uuids: list[str], found: dict[str, float]) -> None:
-    try:
-        with session() as nvml:
-            for uuid in uuids:
-                handle = nvml.nvmlDeviceGetHandleByUUID(nvml_uuid(uuid))
-                found[uuid] = nvml.nvmlDeviceGetMemoryInfo(handle).free / _MIB
-    except Exception as error:
-        log().debug("NVML does not tell the free memory: %s", error)
+def text(value: object) -> str:
+    """Return a text of NVML's; releases of nvidia-ml-py before 12 return bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def nvml_uuid(uuid: str) -> str:

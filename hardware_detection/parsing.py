@@ -13,6 +13,7 @@ from hardware_detection.record import Device
 NVIDIA_DRIVER_FILE = "/proc/driver/nvidia/version"
 AMD_DRIVER_FILE = "/sys/module/amdgpu/version"
 MEMORY_FILE = "/proc/meminfo"
+CPUINFO_FILE = "/proc/cpuinfo"
 
 #: What to ask nvidia-smi for, in the order that ``parse_nvidia_smi`` reads.
 NVIDIA_SMI_QUERY = (
@@ -38,6 +39,11 @@ def parse_cpuinfo(text: str) -> tuple[str | None, frozenset[str]]:
             fields.setdefault(key.strip().lower(), value.strip())
     flags = f"{fields.get('flags', '')} {fields.get('features', '')}".split()
     return fields.get("model name") or None, frozenset(filter(_ARITHMETIC_FLAG.fullmatch, flags))
+
+
+def parse_sockets(text: str) -> int | None:
+    """Return how many CPU sockets /proc/cpuinfo tells of; None where it does not (Arm)."""
+    return len(set(re.findall(r"^physical id\s*: (\d+)$", text, re.MULTILINE))) or None
 
 
 def parse_meminfo(text: str) -> tuple[float, float] | None:
@@ -80,6 +86,47 @@ def parse_nvidia_smi(text: str) -> tuple[tuple[Device, ...], str | None]:
     return tuple(devices), driver
 
 
+def has_tensor_cores(name: str, compute_capability: str) -> bool | None:
+    """Whether an NVIDIA GPU has tensor cores; None where the compute capability says nothing.
+
+    They came with 7.0. The small Turing chips (TU116, TU117) are 7.5 too and have none; only
+    their names tell.
+    """
+    major = compute_capability.partition(".")[0]
+    if not major.isdecimal():
+        return None
+    small_turing = re.search(r"\b(GTX 16\d\d|MX[45]50|T[4568]00|T550|T1000|T1200)\b", name)
+    return int(major) >= 7 and not (compute_capability == "7.5" and small_turing)
+
+
+def parse_rocminfo(text: str) -> tuple[Device, ...]:
+    """Return the GPUs, unproved, that ``rocminfo`` lists, in its order."""
+    agents = re.split(r"^\*+\s*\nAgent \d+\s*\n\*+\s*$", text, flags=re.MULTILINE)[1:]
+    gpus = [agent for agent in agents if _field(agent, "Device Type") == "GPU"]
+    return tuple(_rocm_device(index, agent) for index, agent in enumerate(gpus))
+
+
+def _rocm_device(index: int, agent: str) -> Device:
+    uuid = _field(agent, "Uuid") or ""
+    facts = {
+        "gcn_arch": _field(agent, "Name"),
+        # Consumer cards have none and say "GPU-XX".
+        "uuid": None if uuid.endswith("-XX") else uuid or None,
+    }
+    pool = re.search(r"Segment:\s+GLOBAL.*\n\s*Size:\s+(\d+)\(", agent)
+    return Device(
+        index=index,
+        name=_field(agent, "Marketing Name") or "unknown",
+        memory_total_mb=round(int(pool.group(1)) / 1024, 1) if pool else None,
+        facts={key: value for key, value in facts.items() if value},
+    )
+
+
+def _field(agent: str, name: str) -> str | None:
+    found = re.search(rf"^  {name}:[ \t]+(\S.*?)\s*$", agent, re.MULTILINE)
+    return found.group(1) if found else None
+
+
 def parse_kfd_node(text: str) -> str | None:
     """Return the architecture ("gfx90a") of a node of AMD's kernel driver; None for a CPU.
 
@@ -95,11 +142,11 @@ def parse_kfd_node(text: str) -> str | None:
 
 
 def parse_torch_version(text: str) -> dict[str, str | None]:
-    """Return "version", "cuda" and "hip" from torch/version.py, read as data and never run.
+    """Return "version", "cuda", "hip" and "xpu" from torch/version.py, read as data and never run.
 
     None where the build has no such part, or the file does not say.
     """
-    wanted = {"__version__": "version", "cuda": "cuda", "hip": "hip"}
+    wanted = {"__version__": "version", "cuda": "cuda", "hip": "hip", "xpu": "xpu"}
     build: dict[str, str | None] = dict.fromkeys(wanted.values())
     try:
         statements = ast.parse(text).body

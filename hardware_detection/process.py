@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 _MAX_OUTPUT_BYTES = 1 << 20
 # How long a killed child may take to end, and how long a pipe may stay open after the child has
@@ -58,12 +58,14 @@ def run_bounded(
     argv: Sequence[str],
     *,
     deadline_s: float,
+    environ: Mapping[str, str] | None = None,
     on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
 ) -> Outcome:
     """Run ``argv`` (no shell) in a process group of its own and return how it ended.
 
     Nothing is raised for what the child does. At the deadline, or when the caller is
-    interrupted, the whole group is killed; ``on_start`` lets another thread do that.
+    interrupted, it is killed with all that it started; ``on_start`` lets another thread do that.
+    ``environ`` replaces this process's environment.
     """
     started = time.monotonic()
     try:
@@ -72,6 +74,7 @@ def run_bounded(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env=environ,
             start_new_session=True,
         )
     except OSError as error:
@@ -88,8 +91,27 @@ def run_bounded(
     return Outcome(kind, code, stdout, stderr, time.monotonic() - started)
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """Kill the process and everything that it started."""
+    # Asked first: who has lost its parent is nobody's child any more. A browser is in a group of
+    # its own, where the signal to ours does not reach it.
+    descendants = _descendants(process.pid)
+    _kill_group(process)
+    for descendant in descendants:
+        with contextlib.suppress(Exception):  # gone already, or somebody else's
+            descendant.kill()
+
+
+def _descendants(pid: int) -> list[Any]:
+    import psutil
+
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     try:
         if sys.platform == "win32":
             process.kill()
@@ -114,7 +136,7 @@ def _wait(process: subprocess.Popen[bytes], deadline_s: float) -> bool:
 
 
 def _kill_and_reap(process: subprocess.Popen[bytes]) -> None:
-    kill_group(process)
+    kill_tree(process)
     # A process that hangs inside a driver does not die even now; it is left behind.
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=_DRAIN_SECONDS)
@@ -140,7 +162,7 @@ class _Drain:
         if self._thread.is_alive():
             # A grandchild still holds the pipe. It keeps the group alive, so that the group's
             # number cannot have passed to somebody else.
-            kill_group(process)
+            _kill_group(process)
             self._thread.join(_DRAIN_SECONDS)
         return bytes(self._kept).decode("utf-8", errors="replace")
 

@@ -15,8 +15,11 @@ from hardware_detection.names import HARDWARE_NAMES
 
 Status = Literal["available", "absent", "unusable", "error"]
 
+#: What can have computed in a browser; see ``probes._browser``.
+ADAPTERS = ("hardware", "unknown", "software")
+
 # More than any machine has; what is above is not a size.
-_MOST_MEBIBYTES = 1e12
+MOST_MEBIBYTES = 1e12
 
 
 class RecordError(ValueError):
@@ -163,5 +166,5 @@ def _size(data: object, where: str) -> float | None:
         return None
     if isinstance(data, bool) or not isinstance(data, (int, float)):
         raise RecordError(f"{where} is not as rp writes it")
-    _require(0 <= data <= _MOST_MEBIBYTES, where)  # false for NaN too
+    _require(0 <= data <= MOST_MEBIBYTES, where)  # false for NaN too
     return data

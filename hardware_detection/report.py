@@ -9,7 +9,7 @@ from typing import Any
 
 from hardware_detection.cache import SCHEMA_VERSION
 from hardware_detection.machine import Machine
-from hardware_detection.names import CPU, CUDA, DEFAULT_PRIORITY, MPS, ROCM, torch_device_name
+from hardware_detection.names import CPU, CUDA, DEFAULT_PRIORITY, MPS, ROCM, XPU, torch_device_name
 from hardware_detection.record import Detection, Device, ProbeResult
 
 
@@ -47,11 +47,13 @@ def build_report(
     total, available = memory_mb
     results = {result.name: result for result in detection.results}
     hardware = {name: result.status == "available" for name, result in results.items()}
+    cores = results[CPU].facts
     return {
         "schema_version": SCHEMA_VERSION,
         "detected_at": detection.detected_at.isoformat(timespec="seconds"),
         "age_seconds": age,
         "from_cache": from_cache,
+        "described_by": None,
         "fingerprint": dict(detection.fingerprint),
         "hardware": hardware,
         "details": {
@@ -69,7 +71,7 @@ def build_report(
             "architecture": platform.machine(),
             "hostname": platform.node(),
             "python": platform.python_version(),
-            "cpu_count": results[CPU].facts.get("logical_cores"),
+            "cpu_count": cores.get("usable_cores") or cores.get("logical_cores"),
             "memory_total_mb": total,
             "memory_available_mb": available,
         },
@@ -79,6 +81,18 @@ def build_report(
 def best_available(hardware: Mapping[str, bool]) -> str:
     """Return the first backend of DEFAULT_PRIORITY that is available; the CPU if none is."""
     return next((name for name in DEFAULT_PRIORITY if hardware.get(name)), CPU)
+
+
+def automatic_hardware(report: Mapping[str, Any]) -> dict[str, bool]:
+    """Return what may be chosen without being asked for: backend -> bool.
+
+    The available backends, but a browser only where it computed on a GPU: on an emulated one,
+    or one that it does not tell, it is slower than the CPU that emulates it.
+    """
+    return {
+        name: on and report["details"][name].get("adapter", "hardware") == "hardware"
+        for name, on in report["hardware"].items()
+    }
 
 
 def _details(
@@ -114,7 +128,7 @@ def _device(device: Device, age: float, gpu_free_mb: Mapping[str, float]) -> dic
 
 
 def _torch_device(results: Mapping[str, ProbeResult]) -> str:
-    for name in (CUDA, ROCM):
+    for name in (CUDA, ROCM, XPU):
         for device in results[name].devices:
             if device.dtypes:
                 return torch_device_name(f"{name}:{device.index}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from hardware_detection.errors import HardwareCacheError
 from hardware_detection.fingerprint import fingerprint
 from hardware_detection.log import log
 from hardware_detection.machine import Machine
+from hardware_detection.names import WEBGPU, WEBNN
 from hardware_detection.record import Detection
 from hardware_detection.report import report_now
 
@@ -32,15 +35,17 @@ class _Remembered:
 # that ask at once, one detects and the others get its result.
 _LOCK = threading.RLock()
 _MEMORY: dict[Path, _Remembered] = {}
-# Reports that stand in for every detection while a test uses them, the last one first.
-replacements: list[dict[str, Any]] = []
+# Reports that stand in for every detection while somebody uses them, the last one first.
+_REPLACEMENTS: list[dict[str, Any]] = []
 
 
-def available_hardware(cache_file: str | Path | None, *, refresh: bool) -> dict[str, Any]:
+def available_hardware(
+    cache_file: str | Path | None, *, refresh: bool, web: bool
+) -> dict[str, Any]:
     """Return the report; see ``hardware_detection.detect_available_hardware``."""
-    if replacements:
-        return copy.deepcopy(replacements[-1])
-    machine = Machine()
+    if _REPLACEMENTS:
+        return copy.deepcopy(_REPLACEMENTS[-1])
+    machine = Machine(web=web)
     named = cache_file is not None
     path = Path(os.path.abspath(cache_file if named else cache.default_cache_path()))  # type: ignore[arg-type]  # noqa: PTH100 - no links resolved
     with _LOCK:
@@ -52,11 +57,23 @@ def available_hardware(cache_file: str | Path | None, *, refresh: bool) -> dict[
     return report_now(detection, machine, from_cache=from_cache)
 
 
-def hardware_now() -> dict[str, Any]:
+@contextmanager
+def replaced_by(report: Mapping[str, Any]) -> Iterator[None]:
+    """Make every detection in this process, in all threads, return a copy of ``report``."""
+    replacement = copy.deepcopy(dict(report))
+    _REPLACEMENTS.append(replacement)
+    try:
+        yield
+    finally:
+        # By identity: an equal report may be in use by somebody else.
+        _REPLACEMENTS[:] = [one for one in _REPLACEMENTS if one is not replacement]
+
+
+def hardware_now(*, web: bool) -> dict[str, Any]:
     """Return the report of a new detection; no cache is read or written."""
-    if replacements:
-        return copy.deepcopy(replacements[-1])
-    machine = Machine()
+    if _REPLACEMENTS:
+        return copy.deepcopy(_REPLACEMENTS[-1])
+    machine = Machine(web=web)
     return report_now(_detect(machine), machine, from_cache=False)
 
 
@@ -65,7 +82,8 @@ def _recall(path: Path, machine: Machine) -> Detection | None:
     known = _MEMORY.get(path)
     if known is None or known.environment != relevant(machine.environ):
         return None
-    return known.detection if known.signature == _signature(path) else None
+    same_file = known.signature == _signature(path)
+    return known.detection if same_file and _answers(known.detection, machine) else None
 
 
 def _obtain(path: Path, machine: Machine, *, named: bool, refresh: bool) -> tuple[Detection, bool]:
@@ -102,7 +120,16 @@ def _believed(path: Path, machine: Machine, *, named: bool, refresh: bool) -> De
         cache.require_cache(path, data)
     if refresh:
         return None
-    return cache.believe(data, fingerprint(machine))
+    found = cache.believe(data, fingerprint(machine))
+    return found if found is not None and _answers(found, machine) else None
+
+
+def _answers(detection: Detection, machine: Machine) -> bool:
+    """Whether a detection asked the browsers, if the caller wants them asked."""
+    asked = all(
+        result.facts.get("asked") for result in detection.results if result.name in (WEBGPU, WEBNN)
+    )
+    return asked or not machine.web
 
 
 def _detect(machine: Machine) -> Detection:

@@ -27,15 +27,20 @@ def system_line(report: Mapping[str, Any]) -> str:
     """Return one line about the machine and the age of the detection."""
     system = report["system"]
     cpu = report["details"]["cpu"]
-    source = (
-        f"cached, {_age(report['age_seconds'])} old" if report["from_cache"] else "detected now"
-    )
     return (
         f"{system['platform']} {system['architecture']}, Python {system['python']},"
         f" {_cores(cpu)}, {_gib(system['memory_available_mb'])} of"
         f" {_gib(system['memory_total_mb'])} free; best: {report['best_available']}"
-        f" (torch: {report['torch_device']}); {source}"
+        f" (torch: {report['torch_device']}); {_source(report)}"
     )
+
+
+def _source(report: Mapping[str, Any]) -> str:
+    if report["described_by"]:
+        return f"described by {report['described_by']}, not detected here"
+    if report["from_cache"]:
+        return f"cached, {_age(report['age_seconds'])} old"
+    return "detected now"
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
@@ -65,7 +70,9 @@ def _device(row: Mapping[str, Any], count: int) -> str:
 
 def _cores(cpu: Mapping[str, Any]) -> str:
     physical, logical = cpu.get("physical_cores"), cpu.get("logical_cores")
-    return f"{physical or '?'} cores, {logical or '?'} threads"
+    usable = cpu.get("usable_cores")
+    limited = f" ({usable} usable)" if usable and logical and usable < logical else ""
+    return f"{physical or '?'} cores, {logical or '?'} threads{limited}"
 
 
 def _gib(mebibytes: float) -> str:

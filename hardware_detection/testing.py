@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -20,6 +19,7 @@ def fake_report(
     cpu: Mapping[str, Any] | None = None,
     cuda: Sequence[Mapping[str, Any]] = (),
     rocm: Sequence[Mapping[str, Any]] = (),
+    xpu: Sequence[Mapping[str, Any]] = (),
     mps: bool = False,
     openvino: bool = False,
     webnn: bool = False,
@@ -37,6 +37,7 @@ def fake_report(
         cuda: one mapping per GPU: any of name, memory_total_mb, memory_free_mb (all of it by
             default), dtypes, and further facts such as compute_capability.
         rocm: likewise.
+        xpu: likewise.
         mps: whether this backend is available, with one device; so the following ones.
         openvino: see mps.
         webnn: see mps.
@@ -62,6 +63,7 @@ def fake_report(
         names.CPU: (processor,),
         names.CUDA: tuple(_fake_gpu(index, row) for index, row in enumerate(cuda)),
         names.ROCM: tuple(_fake_gpu(index, row) for index, row in enumerate(rocm)),
+        names.XPU: tuple(_fake_gpu(index, row) for index, row in enumerate(xpu)),
         **{
             name: (Device(0, f"Fake {name}", dtypes=("fp32",)),)
             for name, on in single.items()
@@ -84,12 +86,8 @@ def fake_report(
 @contextmanager
 def use_report(report: Mapping[str, Any]) -> Iterator[None]:
     """Make every detection in this process, in all threads, return a copy of ``report``."""
-    replacement = copy.deepcopy(dict(report))
-    service.replacements.append(replacement)
-    try:
+    with service.replaced_by(report):
         yield
-    finally:
-        service.replacements.remove(replacement)
 
 
 def _fake_gpu(index: int, row: Mapping[str, Any]) -> Device:

@@ -14,6 +14,7 @@ class TorchBuild(NamedTuple):
     version: str | None
     cuda: str | None
     hip: str | None
+    xpu: str | None
 
 
 def torch_build(machine: Machine) -> TorchBuild | None:

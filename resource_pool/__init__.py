@@ -34,6 +34,7 @@ from resource_pool.errors import (
 )
 
 if TYPE_CHECKING:
+    from resource_pool.prediction import predict
     from resource_pool.reports import saved_error_report
 
 __all__ = [
@@ -56,15 +57,20 @@ __all__ = [
     "explain",
     "get_global_resource_pool",
     "parse_device",
+    "predict",
     "preferences_from_environment",
     "saved_error_report",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Import what only a failure needs when it is asked for."""
+    """Import what few programs need when it is asked for."""
     if name == "saved_error_report":
         from resource_pool.reports import saved_error_report
 
         return saved_error_report
+    if name == "predict":
+        from resource_pool.prediction import predict
+
+        return predict
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,20 @@ from resource_pool._hardware import CPU, CUDA, MPS
 
 logger = logging.getLogger("resource_pool")
 
-FAMILIES = ("embedding", "text_generation", "vision", "audio", "multimodal")
+FAMILIES = (
+    "embedding",
+    "text_generation",
+    "vision",
+    "audio",
+    "multimodal",
+    "video",
+    "time_series",
+    "reinforcement",
+    "diffusion",
+    "protein",
+    "tabular",
+    "graph",
+)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 logger = logging.getLogger("resource_pool")
 
 try:
-    from hardware_detection import CPU, CUDA, HARDWARE_NAMES, MPS, ROCM
+    from hardware_detection import CPU, CUDA, HARDWARE_NAMES, MPS, ROCM, XPU
 except ImportError:
-    CPU, CUDA, ROCM, MPS = "cpu", "cuda", "rocm", "mps"
-    HARDWARE_NAMES = (CPU, CUDA, ROCM, MPS)  # type: ignore[assignment]
+    CPU, CUDA, ROCM, XPU, MPS = "cpu", "cuda", "rocm", "xpu", "mps"
+    HARDWARE_NAMES = (CPU, CUDA, ROCM, XPU, MPS)  # type: ignore[assignment]
 
-__all__ = ["CPU", "CUDA", "HARDWARE_NAMES", "MPS", "ROCM", "detect"]
+__all__ = ["CPU", "CUDA", "HARDWARE_NAMES", "MPS", "ROCM", "XPU", "detect"]
 
 
 def detect() -> Mapping[str, Any]:

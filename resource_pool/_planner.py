@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resource_pool._eviction import MIB, Candidate, choose
-from resource_pool._hardware import CPU, CUDA, MPS, ROCM
+from resource_pool._hardware import CPU, CUDA, MPS, ROCM, XPU
 from resource_pool._preferences import (
     PRECISIONS,
     DeviceName,
@@ -23,7 +23,7 @@ from resource_pool.devices import Memory
 from resource_pool.errors import DeviceUnavailableError, InsufficientMemoryError
 
 # The backends that the pool can put a torch module on, with torch's name of the device type.
-TORCH_DEVICE_TYPES = {CPU: "cpu", CUDA: "cuda", ROCM: "cuda", MPS: "mps"}
+TORCH_DEVICE_TYPES = {CPU: "cpu", CUDA: "cuda", ROCM: "cuda", XPU: "xpu", MPS: "mps"}
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,11 @@ def explain(
 def torch_devices(report: Mapping[str, Any]) -> dict[str, Memory | None]:
     """Return the torch devices of a report with the memory that it knows, the CPU always."""
     found: dict[str, Memory | None] = {CPU: None}
-    for backend, kind in TORCH_DEVICE_TYPES.items():
+    for backend in TORCH_DEVICE_TYPES:
         if backend == CPU or not report["hardware"].get(backend):
             continue
         for device in report.get("details", {}).get(backend, {}).get("devices", ()):
-            name = f"{kind}:{device['index']}" if kind == "cuda" else kind
+            name = _torch_name(DeviceName(backend, device["index"]))
             total, free = device.get("memory_total_mb"), device.get("memory_free_mb")
             known = total is not None and free is not None and device.get("dtypes")
             found[name] = Memory(int(total * MIB), int(free * MIB)) if known else None

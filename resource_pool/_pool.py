@@ -70,6 +70,9 @@ class ResourcePool:
             self._store, self._devices, self._hardware, self._log, estimate, load_deadline
         )
         self._evictor = self._loader.evictor
+        # Requests without preferences -> key, so that a hit costs two look-ups. A row may be
+        # stale, and then leads nowhere.
+        self._known: dict[tuple[str, str, str | None, str | None], str] = {}
         self._maintenance = Maintenance(self._store, self._evictor, self._log)
         self._mover = Mover(self._store, self._devices, self._loader, self._log)
         self._read_environment()
@@ -152,12 +155,19 @@ class ResourcePool:
             LoadTimeoutError: another thread's load passed the pool's ``load_deadline``.
             Otherwise as in :meth:`get_resource`.
         """
+        plain = (model_type, model_name, revision, variant)
+        if hardware_preferences is None and plain in self._known:
+            model = self._store.hit(self._known.get(plain, ""))
+            if model is not None:
+                return model
         identity, request = self._request(
             model_type, model_name, hardware_preferences, revision, variant, needs
         )
         entry, model = self._obtain(identity, request, constructor)
         if keep_alive is not None:
             entry.keep_alive = 60.0 * keep_alive
+        elif hardware_preferences is None and not self._maintenance.low_memory:
+            self._known[plain] = entry.key
         return model
 
     def lease(
@@ -312,6 +322,7 @@ class ResourcePool:
 
     def _told(self, removed: list[Any]) -> dict[str, Any]:
         self._loader.forget_routes()
+        self._known.clear()
         entries = self._store.entries()
         freed = [item for item in removed if item.alive() is False]
         held = [item for item in removed if item.alive()]
@@ -330,6 +341,7 @@ class ResourcePool:
             logger.info("Low-memory mode is on.")
         self._maintenance.enable_low_memory()
         self._loader.low_memory = True
+        self._known.clear()  # from now on, a model may have to move before it is handed out
 
     def _read_environment(self) -> None:
         value = os.environ.get("RESOURCE_POOL_LOW_MEMORY", "").strip().lower()
@@ -406,7 +418,8 @@ class ResourcePool:
     def _look(self) -> None:
         """Look at the machine's memory before a load; the monitor does the same."""
         self._maintenance.look()
-        self._loader.low_memory = self._maintenance.low_memory
+        if self._maintenance.low_memory and not self._loader.low_memory:
+            self.enable_low_memory_mode()
 
     def _hardware(self) -> Mapping[str, Any]:
         self._report = self._ask_hardware()

@@ -76,11 +76,13 @@ def parse_device(value: Any) -> DeviceName:
     backend, _, index = str(value).strip().lower().partition(":")
     if backend not in HARDWARE_NAMES:
         raise PreferenceError(
-            f"Unknown device {str(value)!r}{_nearest(backend, HARDWARE_NAMES)}; "
+            f"Unknown device {str(value)[:40]!r}{_nearest(backend[:40], HARDWARE_NAMES)}; "
             f"known: {', '.join(HARDWARE_NAMES)}, auto."
         )
     if index and not (index.isascii() and index.isdigit() and len(index) <= _MAX_INDEX_DIGITS):
-        raise PreferenceError(f"Device {str(value)!r} has no valid index; write e.g. {backend}:1.")
+        raise PreferenceError(
+            f"Device {str(value)[:40]!r} has no valid index; write e.g. {backend}:1."
+        )
     return DeviceName(backend, int(index) if index else None)
 
 

@@ -106,6 +106,25 @@ class Store:
             self.publish(mine[0], value, {})
             return value
 
+    def hit(self, key: str) -> Any:
+        """Return the object under ``key`` and count the hit; None where it is not ready."""
+        with self.lock:
+            entry = self._entries.get(key)
+            if entry is None or entry.value is None:
+                return None
+            # As in `_count_hit`, whose call would cost a tenth of a hit.
+            self.hits += 1
+            entry.hits += 1
+            entry.last_used = self.clock()
+            entry.floor = self.inflation
+            return entry.value
+
+    def _count_hit(self, entry: Entry) -> None:
+        self.hits += 1
+        entry.hits += 1
+        entry.last_used = self.clock()
+        entry.floor = self.inflation
+
     def join(self, key: str, *, lease: bool = False) -> Joined | None:
         """Join the entry under ``key`` and count the hit; its load may be under way.
 
@@ -120,10 +139,7 @@ class Store:
                     f"The constructor of {key} asks the pool for {key} itself; "
                     "build the object in the constructor instead."
                 )
-            self.hits += 1
-            entry.hits += 1
-            entry.last_used = self.clock()
-            entry.floor = self.inflation
+            self._count_hit(entry)
             entry.leases += lease
             return Joined(entry, entry.value, entry.future)
 

@@ -49,3 +49,7 @@ class SharedObjectError(PoolError, RuntimeError):
 
 class WeightsUnavailableError(PoolError, RuntimeError):
     """The weights that were asked for are not on this machine and cannot be fetched."""
+
+
+class PredictionError(PoolError, ValueError):
+    """Memory cannot be predicted: an unknown architecture, an impossible config or shape."""

@@ -5,19 +5,22 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from rp_cli import __version__
-from rp_cli.errors import exit_code_for, sentence
+from rp_cli.errors import BadInputError, exit_code_for, sentence
 
 # name -> (module, one line of help). The module has a function `command`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "detect": ("rp_cli.commands.detect", "Show what this machine can compute on."),
     "classify": ("rp_cli.commands.classify", "Tell a model's family and the hardware it suits."),
+    "models": ("rp_cli.commands.models", "See and edit your model database and rp's index."),
     "generate": ("rp_cli.commands.generate", "Write hardware-aware test files for models."),
+    "predict": ("rp_cli.commands.predict", "Tell a model's memory, and where it fits."),
     "run": ("rp_cli.commands.run", "Run generated test files and record the results."),
     "check": ("rp_cli.commands.check", "Check that all parts of rp work together here."),
     "check-integration": ("rp_cli.commands.check", "The same as `rp check`."),
@@ -79,12 +82,36 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _rp(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
+    hardware: Annotated[
+        Path | None,
+        typer.Option(
+            "--hardware",
+            metavar="FILE",
+            help="Plan for the machine that this file describes (see `rp detect --export`).",
+        ),
+    ] = None,
 ) -> None:
     """Test Hugging Face models on whatever hardware you have."""
+    if hardware is not None:
+        _plan_for(hardware, context)
+
+
+def _plan_for(hardware: Path, context: typer.Context) -> None:
+    """Let the command see the described machine in place of this one, and say so."""
+    from hardware_detection import use_described_hardware
+
+    if context.invoked_subcommand in ("run", "check", "check-integration"):
+        raise BadInputError(
+            f"--hardware plans for another machine, and `rp {context.invoked_subcommand}` runs "
+            "on this one; leave the option out."
+        )
+    context.with_resource(use_described_hardware(hardware))
+    typer.echo(f"Planned for the machine described in {hardware}, not for this one.", err=True)
 
 
 def main() -> None:

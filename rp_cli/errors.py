@@ -3,18 +3,22 @@
 ========  ==============================================================
 code      meaning
 ========  ==============================================================
-0         done
+0         done; tests that were all skipped, each with its reason, are too
 1         a test or a check failed
 2         the input is wrong: option, name, model folder, cache, database
-3         something that was asked for is not here: weights, a package
+3         weights that were asked for are not here, and nothing else failed
 4         the output cannot be written
+129       ended by SIGHUP: the terminal was closed
 130       interrupted with Ctrl-C
+143       ended by SIGTERM
 ========  ==============================================================
 """
 
 from __future__ import annotations
 
 import enum
+
+from rp_cli.text import one_line
 
 
 class ExitCode(enum.IntEnum):
@@ -25,7 +29,9 @@ class ExitCode(enum.IntEnum):
     BAD_INPUT = 2
     NOT_HERE = 3
     CANNOT_WRITE = 4
+    HUNG_UP = 129
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class BadInputError(ValueError):
@@ -42,9 +48,14 @@ def exit_code_for(error: BaseException) -> ExitCode | None:
     The libraries' error types are imported here, after the fact, so that a command that
     succeeds never pays for them.
     """
-    from hardware_detection.errors import HardwareCacheError, UnknownHardwareError
+    from hardware_detection.errors import (
+        HardwareCacheError,
+        HardwareDescriptionError,
+        RequirementError,
+        UnknownHardwareError,
+    )
     from model_family_classifier.errors import ClassificationInputError
-    from resource_pool.errors import PreferenceError, WeightsUnavailableError
+    from resource_pool.errors import PredictionError, PreferenceError, WeightsUnavailableError
 
     codes: list[tuple[tuple[type[BaseException], ...], ExitCode]] = [
         ((OutputError,), ExitCode.CANNOT_WRITE),
@@ -54,7 +65,10 @@ def exit_code_for(error: BaseException) -> ExitCode | None:
                 BadInputError,
                 ClassificationInputError,
                 HardwareCacheError,
+                HardwareDescriptionError,
+                PredictionError,
                 PreferenceError,
+                RequirementError,
                 UnknownHardwareError,
             ),
             ExitCode.BAD_INPUT,
@@ -65,4 +79,4 @@ def exit_code_for(error: BaseException) -> ExitCode | None:
 
 def sentence(error: BaseException) -> str:
     """Return the error's message on one line."""
-    return " ".join(str(error).split())
+    return one_line(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,17 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+
 LOGGERS = ("rp", "hardware_detection", "model_family_classifier", "resource_pool")
+
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def print_json(data: Any) -> None:
     """Write ``data`` to stdout as indented JSON with a stable key order of its own."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    # What a terminal would obey or UTF-8 cannot hold is escaped, as JSON does below U+0020.
+    typer.echo(_UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def say(message: str) -> None:

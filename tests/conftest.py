@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ from hypothesis import HealthCheck, settings
 # CI has two cores and runs the tests side by side: how long an example takes says nothing.
 settings.register_profile("rp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("rp")
+
+# huggingface_hub reads these once, when a test module imports it. The user's cache is never read.
+_HUB = tempfile.TemporaryDirectory(prefix="rp_tests_hub_")
+os.environ.update(HF_HOME=_HUB.name, HF_HUB_CACHE=f"{_HUB.name}/hub", HF_HUB_OFFLINE="1")
+os.environ.pop("HUGGINGFACE_HUB_CACHE", None)
 
 # Generated files, to be compared and not to be collected as tests of ours.
 collect_ignore_glob = ["golden/*"]
@@ -28,11 +34,13 @@ _OURS = ("RP_", "RESOURCE_POOL_", "TEST_HARDWARE_PREFERENCES")
 def isolated_home(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """Point RP_HOME at an empty folder and clear the variables that change what rp does."""
+    """Point RP_HOME and the hub's cache at an empty folder; clear what changes what rp does."""
     for name in list(os.environ):
         if name.startswith(_OURS):
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("rp_home")
     monkeypatch.setenv("RP_HOME", str(home))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(home / "huggingface" / "hub"))
     return home

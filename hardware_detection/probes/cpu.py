@@ -7,18 +7,21 @@ from typing import Any
 from hardware_detection.answers import ProofError, ask
 from hardware_detection.machine import Machine
 from hardware_detection.names import CPU
-from hardware_detection.parsing import parse_cpuinfo
+from hardware_detection.parsing import CPUINFO_FILE, parse_cpuinfo
 from hardware_detection.proofs.matrices import expected, left, right
 from hardware_detection.record import Device, ProbeResult
 from hardware_detection.torch_build import torch_build
 
+_TORCH_FACTS = ("torch", "torch_accelerator")
+
 
 def probe(machine: Machine) -> ProbeResult:
     """Describe the CPU, compute in this process, and in PyTorch's number formats if it is here."""
-    name, flags = parse_cpuinfo(machine.read_text("/proc/cpuinfo") or "")
+    name, flags = parse_cpuinfo(machine.read_text(CPUINFO_FILE) or "")
     target = machine.cpu_target()
     counts = machine.cpu_counts()
     total, available = machine.memory_mb()
+    limits = machine.limits()
     facts: dict[str, Any] = {
         "architecture": machine.architecture(),
         "microarchitecture": target.microarchitecture,
@@ -26,6 +29,9 @@ def probe(machine: Machine) -> ProbeResult:
         "physical_cores": counts.physical,
         "logical_cores": counts.logical,
         "usable_cores": counts.usable,
+        "sockets": counts.sockets,
+        "cpu_limit": limits.cpus,
+        "memory_limit_mb": limits.memory_mb,
     }
     sources = {
         "architecture": "platform",
@@ -33,12 +39,15 @@ def probe(machine: Machine) -> ProbeResult:
         "isa_extensions": "archspec and /proc/cpuinfo" if flags else "archspec",
         "physical_cores": "psutil",
         "logical_cores": "psutil",
-        "usable_cores": "the process's CPU affinity",
-        "memory": "/proc/meminfo or psutil",
+        "usable_cores": "the process's CPU affinity and its cgroups' CPU limit",
+        "sockets": CPUINFO_FILE,
+        "cpu_limit": "cgroups",
+        "memory_limit_mb": "cgroups",
+        "memory": "/proc/meminfo or psutil, and cgroups",
     }
     torch_dtypes, torch_facts, note = _prove_with_torch(machine)
     if torch_dtypes:
-        sources["dtypes"] = "torch"
+        sources |= dict.fromkeys(("dtypes", *torch_facts), "torch")
     device = Device(
         index=0,
         name=name or machine.cpu_name() or "unknown",
@@ -61,7 +70,7 @@ def _prove_with_torch(machine: Machine) -> tuple[tuple[str, ...], dict[str, Any]
         if answer.proved:
             dtypes = answer.devices[0].dtypes
             note = f"computed a test product correctly in {', '.join(dtypes)}"
-            return dtypes, {"torch": answer.facts.get("torch")}, note
+            return dtypes, {key: answer.facts.get(key) for key in _TORCH_FACTS}, note
         problem = next((device.problem for device in answer.devices), "torch lists no CPU")
     return (), {"torch_problem": problem}, f"computed correctly in plain Python, but {problem}"
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from hardware_detection.answers import ProofError, ask
 from hardware_detection.machine import Machine
 from hardware_detection.names import CUDA
+from hardware_detection.nvml import nvml_uuid
 from hardware_detection.parsing import (
     NVIDIA_DRIVER_FILE,
     NVIDIA_SMI_QUERY,
+    has_tensor_cores,
     parse_nvidia_driver,
     parse_nvidia_smi,
     parse_visible_devices,
@@ -51,7 +54,7 @@ def probe(machine: Machine) -> ProbeResult:
     problem = _problem_with_torch(machine)
     if problem:
         return ProbeResult(CUDA, "unusable", problem, seen.devices, seen.facts, sources)
-    return prove(
+    result = prove(
         machine,
         CUDA,
         ("torch", "cuda"),
@@ -61,6 +64,63 @@ def probe(machine: Machine) -> ProbeResult:
         facts=seen.facts,
         sources=sources,
     )
+    return replace(
+        result,
+        devices=merge(result.devices, seen.devices),
+        facts={**result.facts, "hidden_gpus": hidden(result.devices, seen.devices)},
+        sources={
+            **result.sources,
+            **dict.fromkeys(("hidden_gpus", "mig", "pci_bus_id"), seen.source),
+            "tensor_cores": "compute capability and name",
+        },
+    )
+
+
+def merge(proved: Iterable[Device], seen: Iterable[Device]) -> tuple[Device, ...]:
+    """Add to each device what the driver's tools know of it; the UUID tells which one it is.
+
+    CUDA_VISIBLE_DEVICES reorders what CUDA numbers, the tools number everything. The UUID comes
+    out as NVML spells it.
+    """
+    known = {uuid: device.facts for device in seen if (uuid := _uuid(device))}
+    return tuple(
+        replace(
+            device, facts={**known.get(_uuid(device) or "", {}), **device.facts, **_more(device)}
+        )
+        for device in proved
+    )
+
+
+def hidden(proved: Iterable[Device], seen: Iterable[Device]) -> list[str]:
+    """Return the UUIDs of GPUs that the tools see and CUDA does not.
+
+    A GPU that is cut into instances counts as seen through any of them.
+    """
+    visible = {_uuid(device) for device in proved}
+    return [
+        uuid
+        for device in seen
+        if (uuid := _uuid(device)) and not visible & {uuid, *_instances(device)}
+    ]
+
+
+def _uuid(device: Device) -> str | None:
+    uuid = device.facts.get("uuid")
+    return nvml_uuid(str(uuid)) if uuid else None
+
+
+def _instances(device: Device) -> list[str]:
+    return [row["uuid"] for row in (device.facts.get("mig") or {}).get("instances", ())]
+
+
+def _more(device: Device) -> dict[str, Any]:
+    facts = {
+        "uuid": _uuid(device),
+        "tensor_cores": has_tensor_cores(
+            device.name, str(device.facts.get("compute_capability") or "")
+        ),
+    }
+    return {key: value for key, value in facts.items() if value is not None}
 
 
 def _problem_with_torch(machine: Machine) -> str:
@@ -93,12 +153,12 @@ def _ask_driver(machine: Machine, *, has_driver: bool) -> _Seen:
         except ProofError:
             pass  # nvidia-smi may still know, and says more where it does not
         else:
-            return _Seen(answer.devices, answer.facts, "nvidia-ml-py")
+            return _Seen(merge(answer.devices, ()), answer.facts, "nvidia-ml-py")
     program = machine.which("nvidia-smi")
     if program:
         outcome = machine.run([program, *NVIDIA_SMI_QUERY])
         devices, driver = parse_nvidia_smi(outcome.stdout if outcome.ok else "")
         if devices:
-            return _Seen(devices, {"driver": driver}, "nvidia-smi")
+            return _Seen(merge(devices, ()), {"driver": driver}, "nvidia-smi")
     driver = parse_nvidia_driver(machine.read_text(NVIDIA_DRIVER_FILE) or "")
     return _Seen((), {"driver": driver} if driver else {}, NVIDIA_DRIVER_FILE)

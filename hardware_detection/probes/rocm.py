@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from hardware_detection.answers import ProofError, ask
 from hardware_detection.machine import Machine
 from hardware_detection.names import ROCM
-from hardware_detection.parsing import AMD_DRIVER_FILE, parse_kfd_node
+from hardware_detection.parsing import AMD_DRIVER_FILE, parse_kfd_node, parse_rocminfo
 from hardware_detection.probes._verdict import prove
-from hardware_detection.record import ProbeResult
+from hardware_detection.record import Device, ProbeResult
 from hardware_detection.torch_build import torch_build
 
 _DEVICE_FILE = "/dev/kfd"
@@ -28,19 +29,36 @@ def probe(machine: Machine) -> ProbeResult:
     driver = (machine.read_text(AMD_DRIVER_FILE) or "").strip()
     if driver:
         facts["driver"], sources["driver"] = driver, AMD_DRIVER_FILE
+    seen, tool = _ask_tools(machine)
+    if seen:
+        sources["devices"] = tool
     if not hip:
         have = f"torch {build.version} is not built for ROCm" if build else "torch is not installed"
         reason = f"AMD's compute driver is here, but {have}; {_INSTALL}"
-        return ProbeResult(ROCM, "unusable", reason, (), facts, sources)
+        return ProbeResult(ROCM, "unusable", reason, seen, facts, sources)
+    sources.pop("devices", None)
     return prove(
         machine,
         ROCM,
         ("torch", "cuda"),
         none_found=f"torch finds no ROCm device; {_REMEDY}",
         remedy=_REMEDY,
+        seen=seen,
         facts=facts,
         sources=sources,
     )
+
+
+def _ask_tools(machine: Machine) -> tuple[tuple[Device, ...], str]:
+    """Return the GPUs that AMD's own tools see, and which tool that was."""
+    if machine.has_package("amdsmi"):
+        try:
+            return ask(machine, "amdsmi").devices, "amdsmi"
+        except ProofError:
+            pass  # rocminfo may still know
+    program = machine.which("rocminfo")
+    outcome = machine.run([program]) if program else None
+    return parse_rocminfo(outcome.stdout if outcome and outcome.ok else ""), "rocminfo"
 
 
 def _architectures(machine: Machine) -> list[str]:

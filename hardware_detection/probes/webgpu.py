@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hardware_detection.machine import Machine
 from hardware_detection.names import WEBGPU
-from hardware_detection.probes._browser import not_probed
+from hardware_detection.probes._browser import probe_browsers
 from hardware_detection.record import ProbeResult
 
 
 def probe(machine: Machine) -> ProbeResult:
-    """Say that no browser was asked, and whether WEBGPU_SIMULATION_ENABLED is set."""
-    return not_probed(machine, WEBGPU, "WebGPU", "WEBGPU_SIMULATION_ENABLED")
+    """Compute in the browsers that are installed, if the machine may start them."""
+    return probe_browsers(machine, WEBGPU)

@@ -18,6 +18,8 @@ PROOFS = {
     "openvino": "openvino_devices",
     "qnn": "qnn_device",
     "nvml": "nvml_devices",
+    "amdsmi": "amdsmi_devices",
+    "browser": "browser_devices",
 }
 
 

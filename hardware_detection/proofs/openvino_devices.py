@@ -34,7 +34,10 @@ def _prove_device(core: Any, index: int, device: str) -> dict[str, Any]:
         "name": str(core.get_property(device, "FULL_DEVICE_NAME")),
         "memory_total_mb": _memory_total_mb(core, device),
         "results": results,
-        "facts": {"openvino_device": device},
+        "facts": {
+            "openvino_device": device,
+            "capabilities": list(core.get_property(device, "OPTIMIZATION_CAPABILITIES")),
+        },
     }
 
 

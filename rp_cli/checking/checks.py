@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from model_family_classifier.data import data_dir
 from rp_cli import __version__
+from rp_cli.text import one_line
 
 logger = logging.getLogger("rp")
 
@@ -44,27 +45,43 @@ class Line:
     remedy: str = ""
 
 
-def run_checks(names: Sequence[str], on_line: Callable[[Line], None]) -> dict[str, Any]:
-    """Run the named checks and return their record; each line is handed out as it comes."""
-    lines: list[Line] = []
-    record: dict[str, Any] = {
+def new_record(names: Sequence[str]) -> dict[str, Any]:
+    """Return the record of checks that have not begun; they count as interrupted until the end."""
+    return {
         "schema_version": SCHEMA_VERSION,
         "kind": "check",
         "started_at": datetime.now(timezone.utc).isoformat(),
         "rp_version": __version__,
         "folder": str(Path.cwd()),
         "checks": list(names),
+        "interrupted": True,
+        "passed": False,
+        "lines": [],
     }
-    for name in names:
+
+
+def run_checks(record: dict[str, Any], on_line: Callable[[Line], None]) -> None:
+    """Run the checks that ``record`` names, and fill it; each line is handed out as it comes."""
+    for name in record["checks"]:
         for line in _lines_of(name):
-            lines.append(line)
+            record["lines"].append(asdict(line))
             on_line(line)
-    return {**record, "passed": passed(lines), "lines": [asdict(line) for line in lines]}
+    record["passed"] = all(line["status"] != "failed" for line in record["lines"])
+    record["interrupted"] = False
 
 
-def passed(lines: Sequence[Line]) -> bool:
-    """Whether nothing that is required is missing or failed."""
-    return all(line.status != "failed" for line in lines)
+def verdict(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Say in one sentence what the lines come to."""
+    failed = [line["name"] for line in lines if line["status"] == "failed"]
+    if failed:
+        word = "check" if len(failed) == 1 else "checks"
+        return f"{len(failed)} {word} failed: {', '.join(failed)}."
+    # "package openvino", "hardware openvino" and "openvino" are one thing to whoever lacks it.
+    missing = dict.fromkeys(
+        line["name"].split()[-1] for line in lines if line["status"] == "missing"
+    )
+    lacking = f"; optional and missing: {', '.join(missing)}" if missing else ""
+    return f"All required parts work{lacking}."
 
 
 def _lines_of(name: str) -> Iterator[Line]:
@@ -72,7 +89,7 @@ def _lines_of(name: str) -> Iterator[Line]:
         yield from CHECKS[name]()
     except Exception as error:
         logger.debug("check %s failed", name, exc_info=True)
-        detail = f"{type(error).__name__}: {error}"
+        detail = one_line(f"{type(error).__name__}: {error}")
         yield Line(name, "failed", detail, f"run `rp check --test {name} --debug` for the trace")
 
 

@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rp_cli import __version__
 from rp_cli.codegen.names import class_name, file_name
+from rp_cli.errors import BadInputError
 
 GENERIC_TEMPLATE = "hf_generic_template.py"
-BARE_CLASSES = ("AutoModel", "AutoModelForTextEncoding")
+
+# The Auto classes whose outputs a family's template checks: (family, subfamily or any, classes).
+# Vision: those whose first output has a row per image.
+_KNOWN_CLASSES: tuple[tuple[str, str | None, frozenset[str]], ...] = (
+    ("embedding", None, frozenset({"AutoModel", "AutoModelForTextEncoding"})),
+    ("text_generation", None, frozenset({"AutoModelForCausalLM", "AutoModelForSeq2SeqLM"})),
+    (
+        "vision",
+        None,
+        frozenset(
+            {
+                "AutoModel",
+                "AutoModelForDepthEstimation",
+                "AutoModelForImageClassification",
+                "AutoModelForImageSegmentation",
+                "AutoModelForImageToImage",
+                "AutoModelForInstanceSegmentation",
+                "AutoModelForMaskedImageModeling",
+                "AutoModelForObjectDetection",
+                "AutoModelForSemanticSegmentation",
+                "AutoModelForUniversalSegmentation",
+            }
+        ),
+    ),
+    (
+        "audio",
+        None,
+        frozenset(
+            {
+                "AutoModel",
+                "AutoModelForAudioClassification",
+                "AutoModelForCTC",
+                "AutoModelForSpeechSeq2Seq",
+            }
+        ),
+    ),
+    ("multimodal", None, frozenset({"AutoModelForImageTextToText"})),
+    ("multimodal", "image_text_encoder", frozenset({"AutoModel"})),
+)
+
+_AUTO_CLASS = re.compile(r"AutoModel[A-Za-z0-9]*|AutoBackbone")
+_WORD = re.compile(r"[\w.+-]{1,100}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -66,20 +109,52 @@ def make_plan(
     """Plan a test from a classification as ``classify_model`` gives it.
 
     Without ``use_model_family`` the generic template is taken and the bare model is loaded,
-    whatever the family; the family is still named, because the pool places models by it.
+    whatever the family; the family is still named, because the pool places models by it. The
+    generic template is also taken for a class that the family's template does not know.
+
+    Raises:
+        BadInputError: a family, backend or class of the classification, which may come from a
+            model database, is no plain name and so does not go into code.
     """
+    _refuse_what_is_no_name(classification)
+    family, subfamily = classification["family"], classification["subfamily"]
     auto_class = classification["auto_class"] if use_model_family else "AutoModel"
-    if classification["family"] == "embedding" and auto_class not in BARE_CLASSES:
+    if family == "embedding" and not _knows(family, subfamily, auto_class):
         auto_class = "AutoModel"  # an embedding is what the bare model gives, under any head
+    fits = use_model_family and _knows(family, subfamily, auto_class)
     return TestPlan(
         model_name=classification["model_name"],
         model_type=classification["model_type"],
-        family=classification["family"],
-        subfamily=classification["subfamily"],
+        family=family,
+        subfamily=subfamily,
         confidence=classification["confidence"],
         auto_class=auto_class,
-        template=classification["template"] if use_model_family else GENERIC_TEMPLATE,
+        template=f"hf_{family}_template.py" if fits else GENERIC_TEMPLATE,
         device=device,
         priority=tuple(classification["hardware_priority"]),
         timeout_minutes=timeout_minutes,
     )
+
+
+def _knows(family: str, subfamily: str | None, auto_class: str) -> bool:
+    """Whether the family's template checks what this class gives."""
+    return any(
+        family == known and only in (None, subfamily) and auto_class in classes
+        for known, only, classes in _KNOWN_CLASSES
+    )
+
+
+def _refuse_what_is_no_name(classification: Mapping[str, Any]) -> None:
+    words = [
+        classification["family"],
+        classification["subfamily"],
+        *classification["hardware_priority"],
+    ]
+    wrong = [word for word in words if word is not None and not _WORD.fullmatch(word)]
+    if not _AUTO_CLASS.fullmatch(classification["auto_class"]):
+        wrong.append(classification["auto_class"])
+    if wrong:
+        raise BadInputError(
+            f"{wrong[0]!r}, said of {classification['model_name']!r}, is no plain name of a "
+            "family, backend or Auto class; correct the model database."
+        )

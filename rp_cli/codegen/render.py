@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 from model_family_classifier.data import data_dir
@@ -31,9 +30,11 @@ def render(plan: TestPlan) -> str:
 
 def format_source(source: str) -> str:
     """Format Python source as ``ruff format`` does, without the settings of the folder."""
-    command = [sys.executable, "-m", "ruff", "format", "--isolated", "-"]
+    from ruff.__main__ import find_ruff_bin  # type: ignore[import-untyped]
+
+    # The program itself: `python -m ruff` would run a ruff.py that lies in the current folder.
     done = subprocess.run(
-        command,
+        [find_ruff_bin(), "format", "--isolated", "-"],
         input=source,
         capture_output=True,
         text=True,

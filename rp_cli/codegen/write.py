@@ -11,12 +11,15 @@ from rp_cli.codegen.plan import TestPlan
 from rp_cli.codegen.render import render
 from rp_cli.errors import BadInputError, OutputError
 
+_MARK = ", written by rp "  # in the docstring of every generated file
+
 
 def write_tests(plans: Sequence[TestPlan], output_dir: Path) -> list[Path]:
     """Render all plans, then write them into ``output_dir``, which is made where it is missing.
 
     Raises:
-        BadInputError: two models would share a file, or the file is another model's test.
+        BadInputError: two models would share a file, or the file is another model's test, or
+            rp did not write it.
         OutputError: the folder or a file cannot be written.
     """
     paths = [output_dir / plan.file_name for plan in plans]
@@ -38,7 +41,8 @@ def _refuse_clashes(plans: Sequence[TestPlan], paths: Sequence[Path]) -> None:
     owners: dict[Path, str] = {}
     for plan, path in zip(plans, paths, strict=True):
         owner = owners.setdefault(path, plan.model_name)
-        owner = owner if owner != plan.model_name else (_model_of(path) or owner)
+        if owner == plan.model_name and path.exists():
+            owner = _model_of(path)
         if owner != plan.model_name:
             raise BadInputError(
                 f"{path} is the test of {owner!r} and would be overwritten by that of "
@@ -46,14 +50,21 @@ def _refuse_clashes(plans: Sequence[TestPlan], paths: Sequence[Path]) -> None:
             )
 
 
-def _model_of(path: Path) -> str | None:
-    """Return the model whose generated test stands at ``path``, or None."""
+def _model_of(path: Path) -> str:
+    """Return the model whose generated test stands at ``path``.
+
+    Raises:
+        BadInputError: it is no generated test.
+    """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        return None
-    for node in tree.body:
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = ast.Module([], [])
+    for node in tree.body if _MARK in (ast.get_docstring(tree) or "") else ():
         match node:
             case ast.Assign(targets=[ast.Name("MODEL_NAME")], value=ast.Constant(str(name))):
                 return name
-    return None
+    raise BadInputError(
+        f"{path} was not written by rp and is left as it is; move it away, or choose another "
+        "folder with --output-dir."
+    )

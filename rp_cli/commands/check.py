@@ -20,37 +20,48 @@ def command(
         bool, typer.Option("--check-only", help="Only look whether all files are there.")
     ] = False,
     test: Annotated[
-        str, typer.Option("--test", metavar="|".join(_CHOICES), help="Which part to check.")
-    ] = "all",
+        str | None,
+        typer.Option(
+            "--test",
+            metavar="|".join(_CHOICES),
+            help="Which part to check; all: every part, and how a few models are classified.",
+        ),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Log every step, and the trace of a failure.")
     ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Check that all parts of rp work together here: files, detection, pool, a generated test."""
-    if test not in _CHOICES:
+    if test not in (None, *_CHOICES):
         raise BadInputError(f"--test must be one of {', '.join(_CHOICES)}, not {test!r}.")
     if debug:
         log_to_stderr()
-    from rp_cli.checking.checks import run_checks
+    from rp_cli.checking.checks import new_record, run_checks, verdict
     from rp_cli.reporting.store import Store
 
-    record = run_checks(_names(test, check_only), (lambda _: None) if json_output else _print)
-    Store().add(record)
-    if json_output:
-        print_json(record)
-    elif test == "all" and not check_only:
-        _print_models()
+    store, record = Store(), new_record(_names(test, check_only))
+    number = store.save(record)
+    run_checks(record, (lambda _: None) if json_output else _print)
+    try:
+        if json_output:
+            print_json(record)
+        else:
+            if test == "all" and not check_only:
+                _print_models()
+            typer.echo(verdict(record["lines"]))
+    finally:
+        store.save(record, number)
     if not record["passed"]:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _names(test: str, check_only: bool) -> list[str]:
+def _names(test: str | None, check_only: bool) -> list[str]:
     from rp_cli.checking.checks import CHECKS
 
     if check_only:
         return ["files"]
-    return list(CHECKS) if test == "all" else [test]
+    return list(CHECKS) if test in (None, "all") else [str(test)]
 
 
 def _print(line: Line) -> None:
@@ -69,3 +80,4 @@ def _print_models() -> None:
     for model in MODELS_SHOWN:
         classified = classify_model(model)
         typer.echo("\n" + render({**classified, **hardware_fit(classified, hardware)}))
+    typer.echo()

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rp_cli.errors import BadInputError, ExitCode, OutputError
 from rp_cli.output import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from rich.table import Table
+
+    from hardware_detection.live import Sample
 
 _STYLES = {"available": "green", "unusable": "yellow", "error": "red", "absent": "dim"}
 
@@ -22,6 +27,32 @@ def command(
         typer.Option(metavar="FILE", help="Remember the detection here; created if missing."),
     ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Detect anew.")] = False,
+    web: Annotated[
+        bool, typer.Option("--web", help="Ask the installed browsers too; takes seconds.")
+    ] = False,
+    require: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLAUSES", help="Exit with 1 unless all hold, e.g. 'cuda>=1,vram>=40GiB'."
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a description of the machine, for --hardware."),
+    ] = None,
+    hardware: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Take the machine that FILE describes, not this one."),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show memory and utilisation until Ctrl-C.")
+    ] = False,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Stop --watch after so many samples.")
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Between two samples of --watch.")
+    ] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show each step, and the variables that matter.")
@@ -31,18 +62,120 @@ def command(
 
     A detection is remembered until the machine, its drivers or its packages change.
     """
+    if watch and hardware:
+        raise BadInputError(
+            "--watch shows this machine and --hardware another one; use one of them"
+        )
+    clauses = _clauses(require)
+    report = _described(hardware) if hardware else _detected(cache, refresh, web, debug)
+    if export:
+        _export(report, export)
+    if watch:
+        _watch(report, count=count, interval=interval, as_json=as_json)
+    elif as_json:
+        print_json(report)
+    else:
+        _print_table(report)
+    _check(clauses, report)
+
+
+def _detected(cache: Path | None, refresh: bool, web: bool, debug: bool) -> dict[str, Any]:
     from hardware_detection import detect_available_hardware
 
     if debug:
         _say_environment()
     with _steps_on_stderr() if debug else nullcontext():
-        report = detect_available_hardware(cache, refresh=refresh)
+        report = detect_available_hardware(cache, refresh=refresh, web=web)
     if debug and report["from_cache"]:
         say("no probe ran: the cache still holds; --refresh runs them")
+    return report
+
+
+def _described(path: Path) -> dict[str, Any]:
+    from hardware_detection.described import load
+    from hardware_detection.errors import HardwareDescriptionError
+
+    try:
+        report = load(path)
+    except HardwareDescriptionError as error:
+        raise BadInputError(str(error)) from error
+    say(f"Planning for the machine that {path} describes; nothing is detected.")
+    return report
+
+
+def _clauses(text: str | None) -> tuple[Any, ...]:
+    # Read before anything is detected: a slip should be said at once.
+    if text is None:
+        return ()
+    from hardware_detection.errors import RequirementError
+    from hardware_detection.requirements import parse
+
+    try:
+        return parse(text)
+    except RequirementError as error:
+        raise BadInputError(str(error)) from error
+
+
+def _check(clauses: tuple[Any, ...], report: Mapping[str, Any]) -> None:
+    if not clauses:
+        return
+    from hardware_detection.requirements import unmet
+
+    problems = unmet(clauses, report)
+    if problems:
+        say(f"rp: {'; '.join(problems)}")
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _export(report: Mapping[str, Any], path: Path) -> None:
+    from hardware_detection.described import export
+
+    try:
+        export(report, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror or error})") from error
+    say(f"Wrote {path}")
+
+
+def _watch(report: Mapping[str, Any], *, count: int | None, interval: float, as_json: bool) -> None:
+    import dataclasses
+    import json
+    import time
+
+    from hardware_detection.live import samples
+
+    found = samples(report, wait=lambda: time.sleep(interval), count=count)
     if as_json:
-        print_json(report)
-    else:
-        _print_table(report)
+        for sample in found:
+            typer.echo(json.dumps(dataclasses.asdict(sample), ensure_ascii=False))
+        return
+    from rich.live import Live
+
+    from rp_cli.output import console
+
+    with Live(console=console(), auto_refresh=False) as live:
+        for sample in found:
+            live.update(_load_table(sample), refresh=True)
+
+
+def _load_table(sample: Sample) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(sample.at))
+    for heading in ("Device", "Name", "Busy", "Memory used", "of"):
+        table.add_column(Text(heading), justify="left" if heading == "Name" else "right")
+    for load in sample.loads:
+        busy = load.utilisation_percent
+        cells = (
+            load.device,
+            load.name,
+            "?" if busy is None else f"{busy:.0f} %",
+            f"{(load.memory_total_mb - load.memory_free_mb) / 1024:.1f} GiB",
+            f"{load.memory_total_mb / 1024:.1f} GiB",
+        )
+        table.add_row(*map(Text, cells))
+    return table
 
 
 def _print_table(report: Mapping[str, Any]) -> None:

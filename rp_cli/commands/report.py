@@ -11,7 +11,7 @@ import typer
 from rp_cli.errors import BadInputError
 from rp_cli.output import console, print_json
 
-_STYLES = {"passed": "green", "ok": "green", "skipped": "yellow", "missing": "yellow"}
+_STYLES = {"passed": "green", "skipped": "yellow", "missing": "yellow", "failed": "red"}
 
 
 def command(
@@ -39,18 +39,20 @@ def command(
 
 
 def _print(summary: Mapping[str, Any]) -> None:
-    from rp_cli.reporting.summary import report_line
+    from rp_cli.reporting.summary import check_lines, is_empty, report_line, run_notes, title
 
     out = console()
     for run in summary["runs"]:
         out.print(_run_table(run))
-        for problem in _problems(run):
-            out.print(problem, style="red", markup=False)
+        for note in run_notes(run):
+            out.print(note, markup=False)
     for check in summary["checks"]:
-        out.print(_check_table(check))
+        out.print(title("Check", check), style="italic", markup=False)
+        for line in check_lines(check):
+            out.print(line, style=_STYLES.get(line.partition(":")[0]), markup=False)
     for report in summary["error_reports"]:
         out.print(f"Error report: {report_line(report)}", style="red", markup=False)
-    if not any(summary[part] for part in ("runs", "checks", "error_reports")):
+    if is_empty(summary):
         out.print("Nothing is recorded yet; run tests with `rp run skills`.")
 
 
@@ -58,44 +60,11 @@ def _run_table(run: Mapping[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    from rp_cli.reporting.summary import run_rows, title
+    from rp_cli.reporting.summary import RUN_HEADINGS, run_rows, title
 
     table = Table(title=escape(title("Run", run)), title_justify="left")
-    for heading in ("file", "status", "passed", "ran on", "weights", "seconds"):
+    for heading in RUN_HEADINGS:
         table.add_column(heading, overflow="fold")
     for row in run_rows(run):
-        style = _STYLES.get(row[1], "red")
-        table.add_row(*(escape(cell) for cell in row), style=style)
+        table.add_row(*(escape(cell) for cell in row), style=_STYLES.get(row[1], "red"))
     return table
-
-
-def _check_table(check: Mapping[str, Any]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from rp_cli.reporting.summary import title
-
-    table = Table(title=escape(title("Check", check)), title_justify="left")
-    for heading in ("check", "status", "detail", "what to do"):
-        table.add_column(heading, overflow="fold")
-    for line in check["lines"]:
-        cells = (line["name"], line["status"], line["detail"], line["remedy"])
-        table.add_row(*map(escape, cells), style=_STYLES.get(line["status"], "red"))
-    return table
-
-
-def _problems(run: Mapping[str, Any]) -> list[str]:
-    """Return each failure's last line: the exception and its message."""
-    failures = [
-        (f"{Path(result['path']).name}: {_short(test['name'])}", test["detail"])
-        for result in run["files"]
-        for test in result["tests"]
-        if test["status"] in ("failed", "error")
-    ]
-    failures += [(Path(r["path"]).name, r["error"]) for r in run["files"] if r["error"]]
-    return [f"{name}: {(text.strip().splitlines() or ['?'])[-1]}" for name, text in failures]
-
-
-def _short(test_name: str) -> str:
-    """Return the method of "module.Class.method", and "setUpClass" of "setUpClass (...)"."""
-    return test_name.partition(" (")[0].rpartition(".")[2]

@@ -28,30 +28,34 @@ class Store:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or rp_home() / "records.sqlite3"
 
-    def add(self, record: Mapping[str, Any]) -> int:
+    def save(self, record: Mapping[str, Any], number: int | None = None) -> int:
         """Keep a record, which names its ``kind`` and ``started_at``; return its number.
+
+        With the ``number`` of an earlier call, the record takes that one's place. So whoever
+        works for long saves when it begins, which shows that it can, and again as it goes on:
+        what is done survives whatever ends the process.
 
         Raises:
             OutputError: the file cannot be written.
+            BadInputError: the file is there and is no record file.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._connect() as connection:
                 cursor = connection.execute(
-                    "INSERT INTO records (kind, started_at, record) VALUES (?, ?, ?)",
-                    (record["kind"], record["started_at"], json.dumps(record)),
+                    "INSERT OR REPLACE INTO records (id, kind, started_at, record)"
+                    " VALUES (?, ?, ?, ?)",
+                    (number, record["kind"], record["started_at"], json.dumps(record)),
                 )
         except (OSError, sqlite3.Error) as error:
-            raise OutputError(
-                f"Cannot keep the record in {self.path}: {error}; choose a folder that can be "
-                "written with RP_HOME."
-            ) from error
+            raise self._explained(error) from error
         return int(cursor.lastrowid or 0)
 
     def last(self, kind: str, count: int) -> list[dict[str, Any]]:
         """Return up to ``count`` records of a kind, newest first, each with its ``id``.
 
         Raises:
+            OutputError: the file cannot be opened.
             BadInputError: the file is there and is no record file.
         """
         if not self.path.exists():
@@ -62,14 +66,31 @@ class Store:
                     "SELECT id, record FROM records WHERE kind = ? ORDER BY id DESC LIMIT ?",
                     (kind, count),
                 ).fetchall()
-            return [{"id": number, **json.loads(text)} for number, text in rows]
-        except (sqlite3.Error, ValueError) as error:
-            raise BadInputError(
-                f"{self.path} cannot be read ({error}); move it away, and rp starts a new one."
-            ) from error
+            return [{**_object(text), "id": number} for number, text in rows]
+        except (OSError, sqlite3.Error, ValueError, RecursionError) as error:
+            raise self._explained(error) from error
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
             connection.execute(_TABLE)
             yield connection
+
+    def _explained(self, error: Exception) -> BadInputError | OutputError:
+        # SQLite says OperationalError of a disk, of rights and of locks, but of columns too.
+        operational = isinstance(error, sqlite3.OperationalError) and "column" not in str(error)
+        if operational or isinstance(error, OSError):
+            return OutputError(
+                f"Cannot keep records in {self.path}: {error}; choose a folder that can be "
+                "written with RP_HOME."
+            )
+        return BadInputError(
+            f"{self.path} is no record file ({error}); move it away, and rp starts a new one."
+        )
+
+
+def _object(text: str) -> dict[str, Any]:
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError("a record is no JSON object")
+    return record

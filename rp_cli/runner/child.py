@@ -1,7 +1,7 @@
 """Runs one test file in a process of its own and writes what happened as JSON.
 
-Called as ``python -m rp_cli.runner.child TEST_FILE RESULT_FILE``. The exit status says only
-whether the result was written; whether the tests passed stands in it.
+``rp_cli.runner.process`` starts it. The exit status says only whether the result was written;
+whether the tests passed stands in it.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import os
 import sys
 import time
 import traceback
 import types
 import unittest
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from hardware_detection.files import write_atomically
+from resource_pool import get_global_resource_pool
 
 Test = unittest.TestCase
 
@@ -45,12 +46,12 @@ class RecordingResult(unittest.TextTestResult):
     def addFailure(self, test: Test, err: Any) -> None:  # noqa: N802
         """Keep the traceback of a failed assertion."""
         super().addFailure(test, err)
-        self._record(test, "failed", self.failures[-1][1])
+        self._record(test, "failed", self.failures[-1][1], err[0])
 
     def addError(self, test: Test, err: Any) -> None:  # noqa: N802
         """Keep the traceback of an error, that of setUpClass included."""
         super().addError(test, err)
-        self._record(test, "error", self.errors[-1][1])
+        self._record(test, "error", self.errors[-1][1], err[0])
 
     def addSkip(self, test: Test, reason: str) -> None:  # noqa: N802
         """Keep the reason of a skip, that of a whole class included."""
@@ -72,25 +73,38 @@ class RecordingResult(unittest.TextTestResult):
         super().addSubTest(test, subtest, err)
         if err is not None and self.records[test.id()]["status"] == "passed":
             kind = "failed" if issubclass(err[0], test.failureException) else "error"
-            self._record(test, kind, "".join(traceback.format_exception(*err)))
+            self._record(test, kind, "".join(traceback.format_exception(*err)), err[0])
 
-    def _record(self, test: Test, status: str, detail: str) -> None:
-        seconds = self.records.get(test.id(), {}).get("seconds", 0.0)
-        self.records[test.id()] = {"status": status, "seconds": seconds, "detail": detail}
+    def _record(
+        self, test: Test, status: str, detail: str, kind: type[BaseException] | None = None
+    ) -> None:
+        self.records[test.id()] = {
+            "status": status,
+            "seconds": self.records.get(test.id(), {}).get("seconds", 0.0),
+            "detail": detail,
+            "exception": kind.__name__ if kind else "",
+        }
 
 
 def run_file(path: Path, stream: TextIO) -> dict[str, Any]:
-    """Import and run a test file; return ``{"tests": [...], "error": str, "pool": {...}}``."""
+    """Import and run a test file; return what it did.
+
+    Returns:
+        tests [{name, status, seconds, detail, exception}]; error and exception: the trace and
+        the type of what stopped the import, or ""; model, asked (device) and weights [{kind,
+        reason}], as far as the file is a generated one; pool: what ran where.
+    """
     try:
         module = _import(path)
-    except BaseException:  # whatever a file does when it is imported, it is told
-        return {"tests": [], "error": traceback.format_exc(), "pool": _pool_facts()}
+    except BaseException as error:  # whatever a file does when it is imported, it is told
+        trace = traceback.format_exc()
+        return {"tests": [], "error": trace, "exception": type(error).__name__, "pool": {}}
     suite = unittest.defaultTestLoader.loadTestsFromModule(module)
     runner = unittest.TextTestRunner(stream=stream, verbosity=2, resultclass=RecordingResult)
     result = runner.run(suite)
     records = result.records if isinstance(result, RecordingResult) else {}
     tests = [{"name": name, **record} for name, record in records.items()]
-    return {"tests": tests, "error": "", "pool": _pool_facts()}
+    return {"tests": tests, "error": "", **_generated_facts(module), "pool": _pool_facts()}
 
 
 def _import(path: Path) -> types.ModuleType:
@@ -103,10 +117,27 @@ def _import(path: Path) -> types.ModuleType:
     return module
 
 
+def _generated_facts(module: types.ModuleType) -> dict[str, Any]:
+    """Read what a generated file and its test class say; any other file has nothing to say."""
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    tests = [one for one in classes if issubclass(one, unittest.TestCase)]
+    preferences = [getattr(one, "preferences", None) for one in tests]
+    devices = [one.get("device") for one in preferences if isinstance(one, Mapping)]
+    located: list[Any] = [getattr(one, "weights", None) for one in tests]
+    model = getattr(module, "MODEL_NAME", None)
+    return {
+        "model": model if isinstance(model, str) else None,
+        "asked": next((str(one) for one in devices if one not in (None, "auto")), None),
+        "weights": [
+            {"kind": str(one.kind), "reason": str(one.reason)}
+            for one in located
+            if hasattr(one, "kind") and hasattr(one, "reason")
+        ],
+    }
+
+
 def _pool_facts() -> dict[str, Any]:
     """Say what ran where; a file that never used the pool has nothing to say."""
-    from resource_pool import get_global_resource_pool
-
     pool = get_global_resource_pool()
     placed = [event for event in pool.events() if event.what == "place"]
     stats = pool.get_stats()
@@ -118,14 +149,11 @@ def _pool_facts() -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Run the file named first and write the result to the file named second."""
-    logging.basicConfig(level=os.environ.get("RP_LOG_LEVEL", "WARNING").upper())
-    test_file, result_file = (Path(argument) for argument in sys.argv[1:3])
-    sys.argv[1:] = []
-    result = run_file(test_file, sys.stderr)
-    write_atomically(result_file, json.dumps(result))
-
-
-if __name__ == "__main__":
-    main()
+def main(test_file: str, result_file: str) -> None:
+    """Run a test file, which sees itself as a script does, and write the result as JSON."""
+    logging.basicConfig(level=logging.WARNING)
+    path = Path(test_file)
+    sys.argv[:] = [test_file]
+    sys.path.insert(0, str(path.resolve().parent))
+    result = run_file(path, sys.stderr)
+    write_atomically(Path(result_file), json.dumps(result, default=str))

@@ -5,36 +5,40 @@ from __future__ import annotations
 import json
 import os
 import platform
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from hardware_detection.process import Outcome
 from rp_cli import __version__
 from rp_cli.errors import BadInputError
+from rp_cli.runner.process import run_child
+from rp_cli.runner.stopping import StopSignals
 
 SCHEMA_VERSION = 1
+MISSING_WEIGHTS = "WeightsUnavailableError"
 
 FileResult = dict[str, Any]
+Record = dict[str, Any]
 
 
 def find_tests(paths: Sequence[Path]) -> list[Path]:
     """Return the test files named, and those (``test_*.py``) in the folders named, sorted.
 
     Raises:
-        BadInputError: a path does not exist, or there is no test file at all.
+        BadInputError: a path does not exist or is no Python file, or there is no test at all.
     """
     found: dict[Path, None] = {}
     for path in paths:
         if not path.exists():
             raise BadInputError(f"{path} does not exist; generate tests with `rp generate`.")
-        files = sorted(path.glob("test_*.py")) if path.is_dir() else [path]
+        if not path.is_dir() and not (path.suffix == ".py" and path.is_file()):
+            raise BadInputError(f"{path} is no Python file; name test files or their folder.")
+        inside = sorted(file for file in path.glob("test_*.py") if file.is_file())
+        files = inside if path.is_dir() else [path]
         found.update(dict.fromkeys(files))
     if not found:
         raise BadInputError(
@@ -43,26 +47,9 @@ def find_tests(paths: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def run_tests(
-    files: Sequence[Path],
-    *,
-    timeout_seconds: float,
-    environment: Mapping[str, str],
-    output: int | None = None,
-    on_result: Callable[[FileResult], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Run each file in a child of its own, one after the other, and return the run's record.
-
-    Args:
-        timeout_seconds: the deadline of each file; its whole process group is killed then.
-        environment: variables on top of this process's own.
-        output: a file descriptor for the children's stdout; None lets them share ours.
-        on_result: called with each file's result as it comes.
-
-    A KeyboardInterrupt ends the run: the record says "interrupted" and holds what ran.
-    """
-    started = time.perf_counter()
-    record: dict[str, Any] = {
+def new_record(files: Sequence[Path]) -> Record:
+    """Return the record of a run that has not begun; it counts as interrupted until its end."""
+    return {
         "schema_version": SCHEMA_VERSION,
         "kind": "run",
         "started_at": datetime.now(timezone.utc).isoformat(),
@@ -70,18 +57,47 @@ def run_tests(
         "folder": str(Path.cwd()),
         "python": platform.python_version(),
         "host": platform.node(),
-        "interrupted": False,
+        "file_count": len(files),
+        "interrupted": True,
+        "signal": None,
         "files": [],
+        "seconds": 0.0,
     }
-    try:
-        for file in files:
-            result = run_one(file, timeout_seconds, environment, output)
-            record["files"].append(result)
-            on_result(result)
-    except KeyboardInterrupt:
-        record["interrupted"] = True
+
+
+def run_tests(
+    files: Sequence[Path],
+    record: Record,
+    *,
+    timeout_seconds: float,
+    environment: Mapping[str, str],
+    output: int | None = None,
+    on_result: Callable[[FileResult], None] = lambda _: None,
+) -> None:
+    """Run each file in a child of its own, one after the other, and write into ``record``.
+
+    Args:
+        record: as ``new_record`` gives it.
+        timeout_seconds: the deadline of each file; it is killed then with all that it started.
+        environment: variables on top of this process's own.
+        output: a file descriptor for the children's stdout; None lets them share ours.
+        on_result: called with each file's result, which is in the record already.
+
+    Ctrl-C, SIGTERM and SIGHUP end the run: the record stays "interrupted", names the signal
+    and holds the files that were done.
+    """
+    started = time.perf_counter()
+    with StopSignals() as stop:
+        try:
+            for file in files:
+                result = run_one(file, timeout_seconds, environment, output, stop=stop.__bool__)
+                record["files"].append(result)
+                record["seconds"] = time.perf_counter() - started
+                on_result(result)
+            record["interrupted"] = False
+        except KeyboardInterrupt:
+            record["signal"] = stop.noted
     record["seconds"] = time.perf_counter() - started
-    return record
 
 
 def run_one(
@@ -90,25 +106,40 @@ def run_one(
     environment: Mapping[str, str],
     output: int | None = None,
     errors: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> FileResult:
     """Run one file and return its result; a crash or a hang is a result too.
 
     ``output`` and ``errors`` are file descriptors for the child's stdout and stderr; None
     lets it share ours.
+
+    Raises:
+        KeyboardInterrupt: ``stop``, which is asked all the time, said so.
     """
-    started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="rp_run_") as folder:
         result_file = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "rp_cli.runner.child", str(file), str(result_file)]
-        status = _wait(command, timeout_seconds, {**os.environ, **environment}, output, errors)
+        outcome = run_child(
+            file,
+            result_file,
+            deadline_seconds=timeout_seconds,
+            environment={**os.environ, **environment},
+            output=output,
+            errors=errors,
+            stop=stop,
+        )
         told = _read(result_file)
+    broken = "" if outcome.ok else "timeout" if outcome.kind == "timeout" else "crashed"
     tests = told.get("tests", [])
-    problem = status or told.get("error", "")
+    error = _problem(outcome, timeout_seconds) or told.get("error", "")
     return {
         "path": str(file),
-        "status": _status(status, problem, tests),
-        "seconds": time.perf_counter() - started,
-        "error": problem,
+        "status": broken or _status(error, tests),
+        "seconds": outcome.seconds,
+        "error": error,
+        "exception": told.get("exception", ""),
+        "model": told.get("model"),
+        "asked": told.get("asked"),
+        "weights": told.get("weights", []),
         "tests": tests,
         "pool": told.get("pool", {}),
     }
@@ -120,33 +151,26 @@ def passed(record: Mapping[str, Any]) -> bool:
     return fine and not record["interrupted"]
 
 
-def _wait(
-    command: Sequence[str],
-    timeout_seconds: float,
-    environment: Mapping[str, str],
-    output: int | None,
-    errors: int | None,
-) -> str:
-    """Run a child to its end; return what went wrong with the process, or ""."""
-    child = subprocess.Popen(
-        command, env=environment, stdout=output, stderr=errors, start_new_session=True
-    )
-    try:
-        code = child.wait(timeout_seconds)
-    except subprocess.TimeoutExpired:
+def lacking_weights(record: Mapping[str, Any]) -> list[str]:
+    """Return the models without weights, where that is the only failure of the whole run."""
+    bad = [result for result in record["files"] if result["status"] not in ("passed", "skipped")]
+    if record["interrupted"] or not all(_lacks_weights(result) for result in bad):
+        return []
+    return list(dict.fromkeys(result["model"] or result["path"] for result in bad))
+
+
+def _lacks_weights(result: Mapping[str, Any]) -> bool:
+    if result["status"] not in ("failed", "error"):
+        return False
+    bad = [test for test in result["tests"] if test["status"] in ("failed", "error")]
+    kinds = {test["exception"] for test in bad} | ({result["exception"]} - {""})
+    return kinds == {MISSING_WEIGHTS}
+
+
+def _problem(outcome: Outcome, timeout_seconds: float) -> str:
+    if outcome.kind == "timeout":
         return f"timeout: not done after {timeout_seconds:g} s and killed"
-    finally:
-        _kill_group(child)
-    if code < 0:
-        return f"crashed: killed by {signal.Signals(-code).name}"
-    return "" if code == 0 else f"crashed: the process exited with status {code}"
-
-
-def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the child and of what it started, and nobody else's process."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+    return "" if outcome.ok else f"the test process {outcome.describe()}"
 
 
 def _read(result_file: Path) -> dict[str, Any]:
@@ -156,10 +180,8 @@ def _read(result_file: Path) -> dict[str, Any]:
         return {}
 
 
-def _status(process: str, problem: str, tests: Sequence[Mapping[str, Any]]) -> str:
-    if process:
-        return process.partition(":")[0]
-    if problem:
+def _status(error: str, tests: Sequence[Mapping[str, Any]]) -> str:
+    if error:
         return "error"
     found = {test["status"] for test in tests}
     if not found:

@@ -24,6 +24,7 @@ class FakeMachine(Machine):
         self,
         *,
         platform: str = "linux",
+        web: bool = False,
         environ: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
         packages: Iterable[str] = (),
@@ -31,7 +32,7 @@ class FakeMachine(Machine):
         programs: Mapping[str, Outcome] | None = None,
         proofs: Mapping[tuple[str, ...], Answer] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(web=web)
         self.platform = platform
         self.environ = dict(environ or {})
         self.files = dict(files or {})
@@ -46,6 +47,12 @@ class FakeMachine(Machine):
 
     def exists(self, path: str) -> bool:
         return path in self.files
+
+    def real_path(self, path: str) -> str:
+        return path
+
+    def stamp(self, path: str) -> list[int] | None:
+        return [len(self.files[path]), 0] if path in self.files else None
 
     def listdir(self, path: str) -> list[str]:
         inside = (name[len(path) + 1 :] for name in self.files if name.startswith(f"{path}/"))
@@ -63,7 +70,13 @@ class FakeMachine(Machine):
     def which(self, program: str) -> str | None:
         return f"/usr/bin/{program}" if program in self.programs else None
 
-    def run(self, argv: Sequence[str], *, deadline_s: float = 10.0) -> Outcome:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        deadline_s: float = 10.0,
+        environ: Mapping[str, str] | None = None,
+    ) -> Outcome:
         self.started.append(tuple(argv))
         return self.programs[Path(argv[0]).name]
 
@@ -74,11 +87,11 @@ class FakeMachine(Machine):
             return answer
         return finished(answer if isinstance(answer, str) else json.dumps(answer))
 
-    def memory_mb(self) -> tuple[float, float]:
+    def host_memory_mb(self) -> tuple[float, float]:
         return 16384.0, 8192.0
 
     def cpu_counts(self) -> CpuCounts:
-        return CpuCounts(4, 8, 6)
+        return CpuCounts(4, 8, 6, 1)
 
     def cpu_target(self) -> CpuTarget:
         return CpuTarget("zen4", frozenset({"avx2"}))
@@ -225,6 +238,28 @@ class cuda:
     @staticmethod
     def mem_get_info(index):
         return 79 << 30, 80 << 30
+
+
+class xpu:
+    @staticmethod
+    def device_count():
+        return 1
+
+    @staticmethod
+    def get_device_properties(index):
+        return type("P", (), {
+            "name": "Intel Arc", "total_memory": 16 << 30, "driver_version": "1.6",
+        })
+
+    @staticmethod
+    def mem_get_info(index):
+        raise RuntimeError("not supported by this driver")
+
+
+class accelerator:
+    @staticmethod
+    def current_accelerator():
+        return device("xpu")
 """
 
 
@@ -234,7 +269,9 @@ def fake_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
     package = tmp_path / "vendor" / "torch"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(_FAKE_TORCH)
-    (package / "version.py").write_text("__version__ = '9.9'\ncuda = '13.0'\nhip = None\n")
+    (package / "version.py").write_text(
+        "__version__ = '9.9'\ncuda = '13.0'\nhip = None\nxpu = '2025'\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
 
     class WithFakeDriver(Machine):

@@ -22,6 +22,7 @@ KEYS = {
     "detected_at",
     "age_seconds",
     "from_cache",
+    "described_by",
     "fingerprint",
     "hardware",
     "details",
@@ -136,7 +137,7 @@ def test_a_changed_environment_is_seen_in_the_same_process(
     monkeypatch: pytest.MonkeyPatch, fake: Any
 ) -> None:
     environ: dict[str, str] = {}
-    monkeypatch.setattr(service, "Machine", lambda: fake.machine(environ=environ))
+    monkeypatch.setattr(service, "Machine", lambda web: fake.machine(environ=environ, web=web))
     hd.detect_available_hardware()
     environ["CUDA_VISIBLE_DEVICES"] = "1"
     assert hd.detect_available_hardware()["from_cache"] is False
@@ -169,7 +170,7 @@ def test_many_threads_detect_once(empty_machine: Callable[[], int]) -> None:
 class TestGpuMemory:
     @pytest.fixture
     def gpu_machine(self, monkeypatch: pytest.MonkeyPatch, fake: Any) -> None:
-        def build() -> Machine:
+        def build(web: bool) -> Machine:
             machine: Machine = fake.machine(
                 files={"/dev/nvidiactl": ""} | fake.torch_files(cuda="13.0"),
                 packages=["torch", "pynvml"],

@@ -233,19 +233,40 @@ def test_readers_never_see_half_a_file(written: Path) -> None:
         "from hardware_detection import cache; from hardware_detection.machine import Machine\n"
         "path = Path(sys.argv[1]); data = cache.read(path)\n"
         "detection = cache.believe(data, data['fingerprint'])\n"
-        "for _ in range(50): cache.write(path, detection)\n"
+        "for _ in range(10): cache.write(path, detection)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     argv = [sys.executable, "-c", code, str(written)]
-    writers = [subprocess.Popen(argv, env=env) for _ in range(4)]
+    writers = [subprocess.Popen(argv, env=env) for _ in range(20)]
     reads = 0
     while reads == 0 or any(writer.poll() is None for writer in writers):
         data = cache.read(written)
         assert data is not None
         assert cache.believe(data, data["fingerprint"]) is not None
         reads += 1
-    assert [writer.wait() for writer in writers] == [0, 0, 0, 0]
+    assert [writer.wait() for writer in writers] == [0] * 20
     assert list(written.parent.iterdir()) == [written]
+
+
+def test_twenty_processes_detect_once(tmp_path: Path) -> None:
+    path = tmp_path / "hw.json"
+    code = (
+        "import sys, hardware_detection as hd\n"
+        "from hardware_detection import service\n"
+        "class Bare(service.Machine):\n"
+        "    def package_file(self, package, name): return None\n"
+        "    def has_package(self, package): return False\n"
+        "service.Machine = Bare\n"
+        "print(hd.detect_available_hardware(sys.argv[1])['from_cache'])\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    argv = [sys.executable, "-c", code, str(path)]
+    started = [
+        subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) for _ in range(20)
+    ]
+    answers = [process.communicate()[0].strip() for process in started]
+    assert sorted(answers) == ["False"] + ["True"] * 19
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_process_that_waited_for_another_uses_its_result(

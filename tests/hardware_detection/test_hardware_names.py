@@ -17,9 +17,10 @@ def test_the_constants_are_plain_strings() -> None:
         "mps",
         "openvino",
     )
+    assert hd.XPU == "xpu"
     assert (hd.WEBNN, hd.WEBGPU, hd.TPU, hd.QUALCOMM) == ("webnn", "webgpu", "tpu", "qualcomm")
     assert all(type(name) is str for name in hd.HARDWARE_NAMES)
-    assert len(set(hd.HARDWARE_NAMES)) == 9
+    assert len(set(hd.HARDWARE_NAMES)) == 10
 
 
 @pytest.mark.parametrize(

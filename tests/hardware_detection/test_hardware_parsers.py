@@ -115,16 +115,23 @@ def test_kfd_node(text: str, architecture: str | None) -> None:
     [
         (
             "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: str = None",
-            {"version": "2.13.0+cpu", "cuda": None, "hip": None},
+            {"version": "2.13.0+cpu", "cuda": None, "hip": None, "xpu": None},
         ),
         (
             "__version__='2.4'\ncuda='12.4'\nhip=None",
-            {"version": "2.4", "cuda": "12.4", "hip": None},
+            {"version": "2.4", "cuda": "12.4", "hip": None, "xpu": None},
         ),
-        ("cuda: str\nhip = '6.2'\n", {"version": None, "cuda": None, "hip": "6.2"}),
-        ("cuda = open('/etc/passwd').read()", {"version": None, "cuda": None, "hip": None}),
-        ("cuda = (", {"version": None, "cuda": None, "hip": None}),
-        ("cuda = '12'\x00", {"version": None, "cuda": None, "hip": None}),
+        ("cuda: str\nhip = '6.2'\n", {"version": None, "cuda": None, "hip": "6.2", "xpu": None}),
+        (
+            "cuda = open('/etc/passwd').read()",
+            {"version": None, "cuda": None, "hip": None, "xpu": None},
+        ),
+        (
+            "xpu: Optional[str] = '20250101'",
+            {"version": None, "cuda": None, "hip": None, "xpu": "20250101"},
+        ),
+        ("cuda = (", {"version": None, "cuda": None, "hip": None, "xpu": None}),
+        ("cuda = '12'\x00", {"version": None, "cuda": None, "hip": None, "xpu": None}),
     ],
 )
 def test_torch_version(text: str, build: dict[str, str | None]) -> None:
@@ -159,3 +166,88 @@ def test_no_text_makes_a_parser_fail(text: str) -> None:
     parsing.parse_kfd_node(text)
     parsing.parse_torch_version(text)
     parsing.parse_visible_devices(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "expected"),
+    [
+        ("NVIDIA H100 80GB HBM3", "9.0", True),
+        ("Tesla V100-SXM2-16GB", "7.0", True),
+        ("NVIDIA GeForce RTX 2060", "7.5", True),
+        ("Tesla T4", "7.5", True),
+        ("NVIDIA GeForce GTX 1650", "7.5", False),
+        ("NVIDIA T1000 8GB", "7.5", False),
+        ("NVIDIA GeForce MX450", "7.5", False),
+        ("NVIDIA GeForce GTX 1080 Ti", "6.1", False),
+        ("NVIDIA B200", "10.0", True),
+        ("unknown", "", None),
+    ],
+)
+def test_tensor_cores(name: str, capability: str, expected: bool | None) -> None:
+    assert parsing.has_tensor_cores(name, capability) is expected
+
+
+ROCMINFO = """\
+ROCk module version 6.12.12 is loaded
+==========
+HSA Agents
+==========
+*******
+Agent 1
+*******
+  Name:                    AMD EPYC 9124 16-Core Processor
+  Uuid:                    CPU-XX
+  Marketing Name:          AMD EPYC 9124 16-Core Processor
+  Device Type:             CPU
+  Pool Info:
+    Pool 1
+      Segment:                 GLOBAL; FLAGS: FINE GRAINED
+      Size:                    131797696(0x7db12c0) KB
+*******
+Agent 2
+*******
+  Name:                    gfx90a
+  Uuid:                    GPU-880b91d040da15d8
+  Marketing Name:          AMD Instinct MI210
+  Device Type:             GPU
+  Pool Info:
+    Pool 1
+      Segment:                 GLOBAL; FLAGS: COARSE GRAINED
+      Size:                    67092480(0x3ffc000) KB
+    Pool 2
+      Segment:                 GROUP
+      Size:                    64(0x40) KB
+  ISA Info:
+    ISA 1
+      Name:                    amdgcn-amd-amdhsa--gfx90a:sramecc+:xnack-
+*******
+Agent 3
+*******
+  Name:                    gfx1102
+  Uuid:                    GPU-XX
+  Marketing Name:          AMD Radeon RX 7600
+  Device Type:             GPU
+"""
+
+
+@pytest.mark.parametrize("padding", ["", "   "])
+def test_rocminfo(padding: str) -> None:
+    # Older releases pad every line with spaces.
+    text = "".join(f"{line}{padding}\n" for line in ROCMINFO.splitlines())
+    first, second = parsing.parse_rocminfo(text)
+    assert (first.index, first.name, first.memory_total_mb) == (0, "AMD Instinct MI210", 65520.0)
+    assert first.facts == {"gcn_arch": "gfx90a", "uuid": "GPU-880b91d040da15d8"}
+    assert first.dtypes == ()
+    assert (second.index, second.memory_total_mb) == (1, None)
+    assert second.facts == {"gcn_arch": "gfx1102"}
+
+
+@pytest.mark.parametrize("text", ["", "ROCk module is NOT loaded", "*******\nAgent 1\n*******"])
+def test_rocminfo_without_a_gpu(text: str) -> None:
+    assert parsing.parse_rocminfo(text) == ()
+
+
+def test_sockets() -> None:
+    text = "physical id\t: 0\nphysical id\t: 1\nphysical id\t: 0\n"
+    assert parsing.parse_sockets(text) == 2
+    assert parsing.parse_sockets("Features : neon\n") is None

@@ -319,8 +319,18 @@ class TestRealChildren:
         assert first.dtypes == second.dtypes == ("fp32", "bf16", "fp16")
         assert "int8" in first.facts["dtypes_failed"]
         assert first.facts["compute_capability"] == "9.0"
-        assert second.facts["uuid"] == "uuid-1"
+        assert second.facts["uuid"] == "GPU-uuid-1"
         assert result.facts["cuda_runtime"] == "13.0"
+
+    def test_an_intel_gpu_computes(self, fake_torch: Callable[[str], Machine]) -> None:
+        result = probe("xpu", fake_torch(""))
+        assert result.status == "available", result.reason
+        (device,) = result.devices
+        assert (device.name, device.memory_total_mb) == ("Intel Arc", 16384.0)
+        # An older driver does not tell; that is no reason to doubt the rest.
+        assert device.memory_free_mb is None
+        assert device.facts["driver"] == "1.6"
+        assert result.facts["torch_accelerator"] == "xpu"
 
     @pytest.mark.parametrize(
         ("fault", "status", "word"),

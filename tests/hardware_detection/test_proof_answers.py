@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardware_detection.answers import ProofError, read_answer
-from hardware_detection.proofs import matrices
+from hardware_detection.proofs import matrices, torch_devices
 from hardware_detection.proofs.qnn_device import matrix_product_model
 
 
@@ -110,3 +111,63 @@ def test_the_onnx_model_carries_the_weights_once() -> None:
     model = matrix_product_model()
     assert model.count(b"MatMul") == 1
     assert 4096 < len(model) < 4400
+
+
+class Factor:
+    """A tensor on a GPU that is not here; remembers how it lies in memory."""
+
+    def __init__(self, layout: str = "rows") -> None:
+        self.device = SimpleNamespace(type="cuda")
+        self.layout = layout
+
+    def t(self) -> Factor:
+        return Factor({"rows": "columns", "columns": "rows"}[self.layout])
+
+    def contiguous(self) -> Factor:
+        return Factor("rows")
+
+    def to(self, device: object) -> Factor:
+        return self
+
+    def __matmul__(self, other: Factor) -> str:
+        return "matmul"
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_eight_bit_products_take_the_calls_that_gpus_have(old: bool) -> None:
+    def scaled(left: Factor, right: Factor, **options: object) -> object:
+        assert (left.layout, right.layout) == ("rows", "columns")
+        assert options["out_dtype"] == "bf16"
+        return ("scaled", "amax") if old else "scaled"
+
+    torch = SimpleNamespace(
+        int8="int8",
+        float8_e4m3fn="fp8",
+        bfloat16="bf16",
+        tensor=lambda value: Factor(),
+        _int_mm=lambda left, right: "integer",
+        _scaled_mm=scaled,
+    )
+    called = {
+        dtype: torch_devices._multiply(torch, Factor(), Factor(), dtype)
+        for dtype in ("fp8", "int8", "fp16")
+    }
+    assert called == {"fp8": "scaled", "int8": "integer", "fp16": "matmul"}
+
+
+def test_a_torch_without_fp8_still_multiplies() -> None:
+    torch = SimpleNamespace(int8="int8")
+    assert torch_devices._multiply(torch, Factor(), Factor(), "fp16") == "matmul"
+
+
+def test_the_fp8_call_is_right_where_torch_can_be_tried() -> None:
+    torch = pytest.importorskip("torch")
+    if not hasattr(torch, "float8_e4m3fn"):
+        pytest.skip("this torch has no fp8")
+    left, right = (
+        torch.tensor(rows, dtype=torch.float8_e4m3fn)
+        for rows in (matrices.left(), matrices.right())
+    )
+    # The CPU has the same call; nothing but the device's name is made up.
+    product = torch_devices._scaled_product(torch, left, right)
+    assert tuple(product.to(torch.float32).flatten().tolist()) == matrices.expected()

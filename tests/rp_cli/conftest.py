@@ -60,20 +60,33 @@ def rp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Rp
     return call
 
 
+# As the installed script does, and unlike a plain "-c": the current folder is not on the path.
+RP = (
+    "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)];"
+    " from rp_cli.app import main; main()"
+)
+
+
 @pytest.fixture
-def rp_process() -> Rp:
+def rp_command() -> Callable[..., list[str]]:
+    """Return the command line that runs ``rp`` in a process of its own."""
+
+    def command(*arguments: object, first: str = "") -> list[str]:
+        top = str(Path(rp_cli.output.__file__).parents[1])
+        return [sys.executable, "-c", first + RP, top, *map(str, arguments)]
+
+    return command
+
+
+@pytest.fixture
+def rp_process(rp_command: Callable[..., list[str]]) -> Rp:
     """Call ``rp`` in a process of its own."""
 
     def call(*arguments: object, cwd: Path | None = None) -> Done:
-        command = [
-            sys.executable,
-            "-c",
-            "from rp_cli.app import main; main()",
-            *map(str, arguments),
-        ]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=cwd, timeout=240
-        )
+            rp_command(*arguments),
+            capture_output=True, text=True, check=False, cwd=cwd, timeout=240,
+        )  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
 
     return call

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
+from hardware_detection.testing import fake_report
 from rp_cli import __version__, app
 from rp_cli.app import COMMANDS
 from rp_cli.errors import ExitCode, OutputError, exit_code_for
@@ -70,3 +72,15 @@ def test_commands_that_run_no_model_import_neither_torch_nor_transformers(argume
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_described_machine_is_planned_for_and_never_run_on(rp_process, tmp_path):
+    described = tmp_path / "machine.json"
+    described.write_text(json.dumps(fake_report(cuda=[{"name": "GPU", "memory_total_mb": 8e4}])))
+    planned = rp_process("--hardware", described, "classify", "gpt2")
+    assert planned.code == 0, planned.err
+    assert "PyTorch Device: cuda:0" in planned.out
+    assert "not for this one" in planned.err
+    refused = rp_process("--hardware", described, "run", tmp_path)
+    assert refused.code == ExitCode.BAD_INPUT
+    assert "runs on this one" in refused.err

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rp_cli.checking import checks
 from rp_cli.errors import ExitCode
 from rp_cli.reporting.store import Store
-from rp_cli.reporting.summary import markdown
+from rp_cli.reporting.summary import (
+    check_lines,
+    markdown,
+    report_line,
+    run_notes,
+    run_rows,
+    title,
+)
 
 RUN = {
     "kind": "run",
@@ -43,7 +54,7 @@ def test_check_only_looks_at_files(rp, name):
 
 
 def test_the_whole_check_passes_and_prints_the_guides_block(rp_process):
-    done = rp_process("check", "--debug")
+    done = rp_process("check", "--test", "all", "--debug")
     assert done.code == 0, done.out + done.err
     assert "ok      run the generated test: passed" in done.out
     assert "tiny weights, float32 on cpu, loaded once" in done.out
@@ -51,6 +62,28 @@ def test_the_whole_check_passes_and_prints_the_guides_block(rp_process):
     (record,) = Store().last("check", 1)
     assert record["passed"]
     assert {line["status"] for line in record["lines"]} <= {"ok", "missing"}
+    assert not record["interrupted"]
+    assert done.out.splitlines()[-1] == checks.verdict(record["lines"])
+
+
+def test_without_test_all_no_model_is_shown(rp, monkeypatch):
+    monkeypatch.setattr(checks, "CHECKS", {"files": checks.check_files})
+    assert "Model:" not in rp("check").out
+    assert "Model: bert-base-uncased" in rp("check", "--test", "all").out
+
+
+@pytest.mark.parametrize(
+    ("lines", "verdict"),
+    [
+        ([("pool", "ok")], "All required parts work."),
+        ([("package openvino", "missing"), ("openvino", "missing"), ("hardware cuda", "missing")],
+         "All required parts work; optional and missing: openvino, cuda."),
+        ([("pool", "failed"), ("web", "missing")], "1 check failed: pool."),
+        ([("pool", "failed"), ("run the test", "failed")], "2 checks failed: pool, run the test."),
+    ],
+)  # fmt: skip
+def test_the_last_line_is_a_verdict(lines, verdict):
+    assert checks.verdict([{"name": name, "status": status} for name, status in lines]) == verdict
 
 
 @pytest.mark.parametrize("part", ["hardware", "classification", "web", "openvino"])
@@ -68,6 +101,40 @@ def test_a_failed_construction_fails_the_check(rp, monkeypatch):
     done = rp("check", "--test", "pool")
     assert done.code == ExitCode.FAILED
     assert "failed  pool: MemoryError: not enough for the twin" in done.out
+    assert done.out.splitlines()[-1] == "1 check failed: pool."
+
+
+@pytest.mark.parametrize(
+    ("broken", "code", "advice"),
+    [("home", ExitCode.CANNOT_WRITE, "RP_HOME"), ("records", ExitCode.BAD_INPUT, "move it away")],
+)
+def test_a_record_that_cannot_be_kept_is_said_before_any_check(
+    rp, isolated_home, monkeypatch, broken, code, advice
+):
+    (isolated_home / "records.sqlite3").write_text("this is no database, it is a long text" * 9)
+    if broken == "home":
+        monkeypatch.setenv("RP_HOME", str(isolated_home / "records.sqlite3"))
+    done = rp("check", "--check-only")
+    assert done.code == code
+    assert advice in done.err
+    assert done.out == ""
+
+
+def test_a_check_that_was_killed_stands_in_the_report_as_interrupted(rp):
+    Store().save(checks.new_record(["pool"]))
+    out = rp("report").out
+    assert "interrupted" in out
+    assert "no check ran" in out
+
+
+def test_a_report_shows_of_a_check_what_is_not_ok_and_the_totals(rp, monkeypatch):
+    monkeypatch.setattr(checks, "OPTIONAL", {"no_such_package": "it is not used"})
+    count = len(rp("check", "--check-only").out.splitlines()) - 2  # without the verdict
+    for form in ([], ["--markdown"]):
+        out = rp("report", *form).out
+        assert "missing: package no_such_package: optional -> it is not used" in out
+        assert f"{count} ok, 1 missing" in out
+        assert "package torch" not in out
 
 
 def test_a_missing_required_part_fails_and_an_optional_one_does_not(rp, monkeypatch):
@@ -96,7 +163,7 @@ def test_a_report_of_nothing_says_so(rp):
 
 def test_a_report_tells_runs_checks_and_errors(rp, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Store().add(RUN)
+    Store().save(RUN)
     rp("check", "--check-only")
     reports = tmp_path / "hardware_reports"
     reports.mkdir()
@@ -127,8 +194,81 @@ def test_a_report_tells_runs_checks_and_errors(rp, tmp_path, monkeypatch):
 
 
 def test_a_persons_report_names_each_failure_in_one_line(rp):
-    Store().add(RUN)
+    Store().save(RUN)
     assert "test_hf_m.py: setUpClass: OSError: a | b [red]" in rp("report").out
+
+
+def test_why_tests_skipped_is_told_once_per_reason(rp):
+    skip = {"name": "m.T.a", "status": "skipped", "seconds": 0, "detail": "no GPU"}
+    file = {**RUN["files"][0], "tests": [skip, skip, {**skip, "detail": "no weights"}]}
+    Store().save({**RUN, "files": [file]})
+    for form in ([], ["--markdown"]):
+        out = rp("report", *form).out
+        assert out.count("2 skipped: no GPU") == 1
+        assert "1 skipped: no weights" in out
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def keyed(*keys: str) -> st.SearchStrategy[dict[str, object]]:
+    return st.fixed_dictionaries({}, optional=dict.fromkeys(keys, JSON))
+
+
+TESTS = st.lists(keyed("name", "status", "detail") | JSON, max_size=2)
+FILES = st.fixed_dictionaries(
+    {"tests": TESTS | JSON, "pool": keyed("models") | JSON}
+) | keyed("path", "status", "seconds", "error")  # fmt: skip
+RECORDS = st.fixed_dictionaries(
+    {"files": st.lists(FILES, max_size=2) | JSON, "lines": st.lists(keyed("name", "status"))},
+    optional={"started_at": JSON, "folder": JSON, "interrupted": JSON},
+)
+
+
+@given(RECORDS, keyed("path", "unreadable", "recommendations", "model_name", "error_type"))
+def test_any_json_can_be_reported_and_none_of_it_steers_a_terminal(record, report):
+    told = markdown({"runs": [record], "checks": [record], "error_reports": [report]})
+    lines = [title("Run", record), *run_notes(record), *check_lines(record), report_line(report)]
+    lines += [cell for row in run_rows(record) for cell in row]
+    assert all(line.isprintable() for line in (*lines, *told.split("\n")))
+
+
+def test_a_report_file_of_any_kind_is_survived(rp, tmp_path):
+    reports = {"list": "[1]", "deep": "[" * 100_000, "odd": '{"recommendations": 3}',
+               "escape": '{"model_name": "\\u001b]0;title\\u0007\\u009b2J", "error_type": {}}',
+               "half": '{"model_name": "\\ud800"}'}  # fmt: skip
+    for name, text in reports.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / "folder.json").mkdir()
+    for form in ([], ["--markdown"], ["--json"]):
+        done = rp("report", "--reports-dir", tmp_path, "--last", "9", *form)
+        assert done.code == 0, done.err
+        assert not set("\x1b\x07\x9b") & set(done.out)
+    assert {report["model_name"] for report in done.json["error_reports"] if "model_name" in report}
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{", "[" * 100_000])
+def test_a_row_that_is_no_record_is_named(rp, text):
+    Store().save(RUN)
+    with contextlib.closing(sqlite3.connect(Store().path)) as connection, connection:
+        connection.execute("UPDATE records SET record = ?", (text,))
+    done = rp("report")
+    assert done.code == ExitCode.BAD_INPUT
+    assert "move it away" in done.err
+
+
+def test_a_record_is_kept_again_in_its_place():
+    store = Store()
+    number = store.save({**RUN, "files": []})
+    other = store.save(RUN)
+    assert store.save(RUN, number) == number
+    kept = store.last("run", 5)
+    assert [record["id"] for record in kept] == [other, number]
+    assert kept[1]["files"] == RUN["files"]
 
 
 def test_markdown_cells_cannot_break_the_table():
@@ -139,7 +279,7 @@ def test_markdown_cells_cannot_break_the_table():
 
 def test_the_newest_come_first_and_last_bounds_them(rp):
     for number in range(4):
-        Store().add({**RUN, "started_at": f"2026-01-0{number + 1}"})
+        Store().save({**RUN, "started_at": f"2026-01-0{number + 1}"})
     runs = rp("report", "--json", "--last", "2").json["runs"]
     assert [run["started_at"] for run in runs] == ["2026-01-04", "2026-01-03"]
 

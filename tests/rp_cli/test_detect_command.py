@@ -124,3 +124,97 @@ def test_a_valid_cache_starts_no_probe_and_imports_nothing_heavy(tmp_path: Path)
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """Call ``rp detect`` in this process; the exit code as ``main`` gives it."""
+    result = CliRunner().invoke(app, ["detect", *arguments])
+    if result.exception is None or isinstance(result.exception, SystemExit):
+        return result.exit_code, result.stdout, result.stderr
+    code = exit_code_for(result.exception)
+    assert code is not None, result.exception
+    return code, result.stdout, str(result.exception)
+
+
+class TestRequire:
+    def test_met(self, gpu: None) -> None:
+        code, out, err = run("--require", "cuda>=1,vram>=40GiB")
+        assert (code, err) == (0, "")
+        assert "cuda" in out
+
+    def test_not_met_is_one_sentence_and_1(self, gpu: None) -> None:
+        code, out, err = run("--require", "cuda>=2,vram>=100GiB", "--json")
+        assert code == 1
+        assert json.loads(out)["hardware"]["cuda"] is True
+        assert err == (
+            "rp: cuda>=2 is not met: this machine has 1;"
+            " vram>=100GiB is not met: this machine has 80.0 GiB\n"
+        )
+
+    def test_a_slip_is_told_before_anything_is_detected(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hd, "detect_available_hardware", None)
+        code, out, err = run("--require", "vram>=40")
+        assert (code, out) == (2, "")
+        assert "needs a unit" in err
+
+
+class TestOtherMachines:
+    def test_exported_here_and_planned_for_there(self, gpu: None, tmp_path: Path) -> None:
+        path = tmp_path / "machine.json"
+        code, _, err = run("--export", str(path))
+        assert code == 0
+        assert f"Wrote {path}" in err
+        with use_report(fake_report()):
+            code, out, err = run("--hardware", str(path), "--json", "--require", "cuda")
+        report = json.loads(out)
+        assert code == 0
+        assert report["described_by"] == str(path)
+        assert report["hardware"]["cuda"] is True
+        assert "nothing is detected" in err
+
+    def test_the_table_says_that_it_is_a_description(self, tmp_path: Path) -> None:
+        path = tmp_path / "machine.json"
+        path.write_text('{"rp_machine": 1, "devices": {}}')
+        code, out, _ = run("--hardware", str(path), "--require", "cuda")
+        assert code == 1
+        assert "not detected here" in out
+
+    def test_an_export_that_cannot_be_written(self, gpu: None, tmp_path: Path) -> None:
+        code, _, err = run("--export", str(tmp_path / "missing" / "machine.json"))
+        assert code == 4
+        assert "cannot be written" in err
+
+    @pytest.mark.parametrize("text", [None, "", "{}", "[]"])
+    def test_a_bad_description_is_one_sentence(self, tmp_path: Path, text: str | None) -> None:
+        path = tmp_path / "machine.json"
+        if text is not None:
+            path.write_text(text)
+        code, out, err = run("--hardware", str(path))
+        assert (code, out) == (2, "")
+        assert str(path) in err
+
+    def test_another_machine_cannot_be_watched(self, tmp_path: Path) -> None:
+        code, _, err = run("--watch", "--hardware", str(tmp_path / "machine.json"))
+        assert code == 2
+        assert "use one of them" in err
+
+
+class TestWatch:
+    def test_samples_as_json_lines(self, gpu: None) -> None:
+        code, out, _ = run("--watch", "--count", "2", "--interval", "0", "--json")
+        assert code == 0
+        first, second = (json.loads(line) for line in out.splitlines())
+        assert first["loads"][0]["device"] == second["loads"][0]["device"] == "cpu"
+
+    def test_a_table(self, gpu: None) -> None:
+        code, out, _ = run("--watch", "--count", "1", "--interval", "0")
+        assert code == 0
+        assert "Memory used" in out
+        assert "Fake CPU" in out
+
+    @pytest.mark.parametrize("options", [("--count", "0"), ("--interval", "-1")])
+    def test_impossible_numbers(self, gpu: None, options: tuple[str, str]) -> None:
+        code, _, _ = run("--watch", *options)
+        assert code == 2

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_family_classifier import classify_model
-from rp_cli.codegen.plan import make_plan
+from rp_cli.codegen.plan import GENERIC_TEMPLATE, make_plan
 from rp_cli.codegen.render import render
-from rp_cli.errors import ExitCode
+from rp_cli.errors import BadInputError, ExitCode
 
 MODELS = {
     "bert-base-uncased": "hf_embedding_template.py",
@@ -28,6 +28,7 @@ MODELS = {
     "llava-hf/llava-1.5-7b-hf": "hf_multimodal_template.py",
     "nobody/knows-this": "hf_generic_template.py",
 }
+KNOWN = classify_model("nobody/knows-this")
 
 
 def constants(path: Path) -> dict[str, object]:
@@ -72,6 +73,7 @@ def test_the_files_are_formatted_as_ruff_does(rp, tmp_path):
 def test_a_person_is_told_what_was_written_and_why(rp, tmp_path):
     done = rp("generate", "--model", "bert-base-uncased", "--output-dir", tmp_path)
     assert done.code == 0
+    assert "cpu here, of cuda > mps > cpu\n" in done.out  # torch is built for CUDA or for ROCm
     assert str(tmp_path / "test_hf_bert_base_uncased.py") in done.out
     for word in ("embedding/masked_lm", "hf_embedding_template.py", "cpu here", "Weights"):
         assert word in done.out
@@ -87,6 +89,11 @@ def test_device_is_forced_and_said(rp, tmp_path):
     }
     assert result["device"] is None
     assert "cuda" in result["device_reason"]
+    done = rp("generate", "--model", "gpt2", "--device", "cuda:1", "--output-dir", tmp_path)
+    assert "Device:    cuda:1 (not here: " in done.out
+    assert "; the test will be skipped on this machine)" in done.out
+    done = rp("generate", "--model", "gpt2", "--device", "cpu", "--output-dir", tmp_path)
+    assert "Device:    cpu and nothing else, which is cpu here" in done.out
 
 
 def test_timeout_is_the_age_that_the_test_passes_to_cleanup(rp, tmp_path):
@@ -111,20 +118,54 @@ def test_a_model_database_decides(rp, tmp_path):
     assert result["family"] == "vision"
 
 
-def test_a_hardware_cache_is_written_where_it_does_not_exist(rp_process, tmp_path):
-    cache = tmp_path / "hw.json"
-    done = rp_process("generate", "--model", "gpt2", "--hw-cache", cache, "--output-dir", tmp_path)
-    assert done.code == 0, done.err
-    assert json.loads(cache.read_text())["schema_version"] == 1
-
-
 def test_clear_cache_removes_twins_and_the_hardware_cache(rp, tmp_path, isolated_home):
     twin = isolated_home / "twins" / "old"
     twin.mkdir(parents=True)
     (isolated_home / "hardware.json").write_text("{}")
-    rp("generate", "--model", "gpt2", "--clear-cache", "--output-dir", tmp_path)
+    done = rp("generate", "--model", "gpt2", "--clear-cache", "--output-dir", tmp_path)
     assert not twin.exists()
     assert not (isolated_home / "hardware.json").exists()
+    assert f"Cleared {isolated_home / 'hardware.json'} and {isolated_home / 'twins'}." in done.err
+    done = rp("generate", "--model", "gpt2", "--clear-cache", "--output-dir", tmp_path)
+    assert "The caches were empty." in done.err
+
+
+def test_clear_cache_follows_no_link_and_says_so(rp, tmp_path, isolated_home):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    (isolated_home / "twins").symlink_to(elsewhere)
+    done = rp("generate", "--model", "gpt2", "--clear-cache", "--output-dir", tmp_path / "out")
+    assert done.code == ExitCode.CANNOT_WRITE
+    assert "is a link" in done.err
+    assert (elsewhere / "kept").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_clear_cache_says_what_it_cannot_clear(rp, tmp_path, isolated_home, monkeypatch):
+    (isolated_home / "twins").mkdir()
+
+    def busy(_: Path) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", busy)
+        done = rp("generate", "--model", "gpt2", "--clear-cache", "--output-dir", tmp_path / "out")
+    assert done.code == ExitCode.CANNOT_WRITE
+    assert "twins: Device or resource busy" in done.err
+
+
+def test_a_hardware_cache_is_made_believed_and_with_clear_cache_made_anew(rp_process, tmp_path):
+    cache = tmp_path / "hw.json"
+    arguments = ("--model", "gpt2", "--hw-cache", cache, "--output-dir", tmp_path)
+    done = rp_process("generate", *arguments)
+    assert done.code == 0, done.err
+    first = cache.read_text()
+    assert json.loads(first)["schema_version"] == 1
+    rp_process("generate", *arguments)
+    assert cache.read_text() == first
+    rp_process("generate", *arguments, "--clear-cache")
+    assert cache.read_text() != first
 
 
 def test_debug_says_more_on_stderr(rp, tmp_path):
@@ -152,11 +193,16 @@ def test_generating_again_overwrites_its_own_file(rp, tmp_path):
     ("arguments", "code", "words"),
     [
         (["--model", "gpt2", "--device", "cdua"], ExitCode.BAD_INPUT, "did you mean 'cuda'"),
+        (["--model", "gpt2", "--device", "cuda:" + "9" * 5000], ExitCode.BAD_INPUT, "Device"),
         (["--model", "gpt2", "--timeout", "-1"], ExitCode.BAD_INPUT, "--timeout"),
         (["--model", "gpt2", "--timeout", "nan"], ExitCode.BAD_INPUT, "--timeout"),
         (["--model", ""], ExitCode.BAD_INPUT, "not a model name"),
         (["--model", "../evil"], ExitCode.BAD_INPUT, "neither a model folder nor a hub name"),
+        (["--model", "a'b"], ExitCode.BAD_INPUT, "neither a model folder nor a hub name"),
         (["--model", "{tmp}/empty"], ExitCode.BAD_INPUT, "config.json"),
+        (["--model", "gpt2", "--output-dir", ""], ExitCode.BAD_INPUT, "--output-dir is empty"),
+        (["--model", "gpt2", "--hw-cache", ""], ExitCode.BAD_INPUT, "--hw-cache is empty"),
+        (["--model", "gpt2", "--model-db", " "], ExitCode.BAD_INPUT, "--model-db is empty"),
         (["--model", "gpt2", "--model-db", "{tmp}/absent.json"], ExitCode.BAD_INPUT, "absent.json"),
         (["--model", "gpt2", "--model-db", "{tmp}/broken.json"], ExitCode.BAD_INPUT, "broken.json"),
         (["--model", "gpt2", "--output-dir", "{tmp}/broken.json"], ExitCode.CANNOT_WRITE,
@@ -165,8 +211,9 @@ def test_generating_again_overwrites_its_own_file(rp, tmp_path):
         ([], ExitCode.BAD_INPUT, "--model"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_sentence_and_no_file(rp, tmp_path, arguments, code, words):
+def test_bad_input_is_one_sentence_and_no_file(rp, tmp_path, monkeypatch, arguments, code, words):
     (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     (tmp_path / "broken.json").write_text("{")
     output = tmp_path / "out"
     given_ = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
@@ -198,6 +245,53 @@ def test_another_models_test_is_not_overwritten(rp, tmp_path):
     assert (tmp_path / "test_hf_a_b.py").read_text() == before
 
 
+@pytest.mark.parametrize("text", ["print('mine')\n", "not python (\n", "MODEL_NAME = 'gpt2'\n"])
+def test_a_file_that_rp_did_not_write_is_not_overwritten(rp, tmp_path, text):
+    path = tmp_path / "test_hf_gpt2.py"
+    path.write_text(text)
+    done = rp("generate", "--model", "gpt2", "--output-dir", tmp_path)
+    assert done.code == ExitCode.BAD_INPUT
+    assert "was not written by rp" in done.err
+    assert path.read_text() == text
+
+
+def test_a_person_is_warned_of_a_model_that_nobody_knows(rp, tmp_path):
+    done = rp("generate", "--model", "nobody/knows-this", "--output-dir", tmp_path)
+    assert "rp: nothing is known of nobody/knows-this" in done.err
+
+
+def test_a_class_that_the_template_does_not_know_gets_the_generic_one(rp, tmp_path):
+    done = rp("generate", "--model", "facebook/sam-vit-base", "--output-dir", tmp_path, "--json")
+    assert done.json[0]["template"] == GENERIC_TEMPLATE
+    assert "does not know AutoModelForMaskGeneration" in done.err
+
+
+@pytest.mark.parametrize(
+    ("family", "subfamily", "auto_class", "template"),
+    [
+        ("vision", None, "AutoModelForObjectDetection", "hf_vision_template.py"),
+        ("vision", None, "AutoBackbone", GENERIC_TEMPLATE),
+        ("audio", None, "AutoModelForTextToWaveform", GENERIC_TEMPLATE),
+        ("multimodal", "image_text_encoder", "AutoModel", "hf_multimodal_template.py"),
+        ("multimodal", "audio_language", "AutoModel", GENERIC_TEMPLATE),
+        ("embedding", "reranker", "AutoModelForSequenceClassification",
+         "hf_embedding_template.py"),
+        ("video", None, "AutoModelForVideoClassification", GENERIC_TEMPLATE),
+    ],
+)  # fmt: skip
+def test_the_template_follows_the_class(family, subfamily, auto_class, template):
+    said = {"family": family, "subfamily": subfamily, "auto_class": auto_class}
+    assert make_plan({**KNOWN, **said}).template == template
+
+
+def test_a_planted_ruff_is_not_run(rp_process, tmp_path):
+    for name in ("ruff", "jinja2", "yaml"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('planted')\n")
+    done = rp_process("generate", "--model", "gpt2", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert (tmp_path / "skills" / "test_hf_gpt2.py").is_file()
+
+
 def test_a_full_disk_leaves_no_half_written_file(rp, tmp_path, monkeypatch):
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -209,24 +303,57 @@ def test_a_full_disk_leaves_no_half_written_file(rp, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-HOSTILE = st.text(min_size=1).filter(lambda name: name.strip() and name.isprintable())
+# Text that ends a string, a docstring, a comment or a line, and anything else.
+ESCAPES = ('"' * 3, "'" * 3, '"', "'", "\\", "\\N{", "\n", "\r", "{{ 1 }}", "#", "; x()")
+HOSTILE = st.lists(st.one_of(st.sampled_from(ESCAPES), st.text()), min_size=1).map("".join)
+# What a model database, and so anybody, can put into a plan, on top of a classification.
+FIELDS = ("model_name", "model_type", "family", "subfamily", "auto_class", "hardware_priority")
 
 
-@given(HOSTILE)
-def test_no_name_becomes_code(name):
-    known = classify_model("nobody/knows-this")
-    plan = make_plan({**known, "model_name": name})
-    tree = ast.parse(render_without_formatting(plan))
-    values = [
-        node.value.value
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id == "MODEL_NAME"
-        and isinstance(node.value, ast.Constant)
-    ]
-    assert values == [name]
-    assert len(tree.body) == len(ast.parse(render_without_formatting(make_plan(known))).body)
+def shape(source: str) -> str:
+    """A module without its names of the model and the values of its constants: its code."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(str() | None):  # a model type is a text, or none
+                node.value = ""
+            case ast.ClassDef():
+                node.name = "Test"
+            case ast.Name(name) if name.startswith("Test"):
+                node.id = "Test"
+    return ast.dump(tree)
+
+
+@given(st.sampled_from(FIELDS), HOSTILE)
+def test_no_name_becomes_code(field, text):
+    value = [text] if field == "hardware_priority" else text
+    try:
+        plan = make_plan({**KNOWN, field: value})
+    except BadInputError:
+        assert field not in ("model_name", "model_type")
+        return
+    source = render_without_formatting(plan)
+    assert shape(source) == shape(render_without_formatting(make_plan(KNOWN)))
+    if field == "model_name":
+        assert f"MODEL_NAME = {text!r}\n" in source
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("auto_class", "AutoModel()\nimport os"),
+        ("auto_class", "AutoModel\n"),
+        ("auto_class", "eval"),
+        ("family", "x" + '"' * 3 + "\nimport os"),
+        ("family", ""),
+        ("subfamily", "a b"),
+        ("subfamily", "x" * 101),
+        ("hardware_priority", ["cpu", "cuda\n"]),
+    ],
+)
+def test_what_is_no_plain_name_is_refused(field, value):
+    with pytest.raises(BadInputError, match="no plain name"):
+        make_plan({**KNOWN, field: value})
 
 
 def render_without_formatting(plan) -> str:

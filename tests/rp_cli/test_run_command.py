@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import sqlite3
 import subprocess
-import sys
+import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rp_cli.errors import ExitCode
 from rp_cli.reporting.store import Store
-from rp_cli.runner.run import run_one
+from rp_cli.runner.run import lacking_weights, new_record, run_one
+from rp_cli.runner.stopping import StopSignals
+from rp_cli.runner.telling import result_line, total_line
 
 PASSES = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): print('said')\n"
 FAILS = PASSES.replace("print('said')", "self.fail('no good')")
@@ -57,20 +63,88 @@ def test_every_end_of_a_file_is_told(tmp_path, source, status, word):
     assert word in result["error"] + "".join(test["detail"] for test in result["tests"])
 
 
-def test_a_file_that_hangs_is_killed_with_what_it_started(tmp_path):
-    child = (
-        "import subprocess, sys, threading\n"
-        "from pathlib import Path\n"
-        "code = 'import threading; threading.Event().wait()'\n"
-        "process = subprocess.Popen([sys.executable, '-c', code])\n"
-        f"Path({str(tmp_path / 'pid')!r}).write_text(str(process.pid))\n"
+STARTS = """\
+import subprocess, sys
+from pathlib import Path
+code = "import sys, threading; print('here', flush=True); threading.Event().wait()"
+process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+process.stdout.readline()
+Path({pid!r}).write_text(str(process.pid))
+"""
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, reaped or not, or ends when it is given the time."""
+    for _ in range(30):
+        try:
+            process = psutil.Process(pid)
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            process.wait(1)
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.TimeoutExpired:
+            continue
+    return False
+
+
+def test_a_file_that_hangs_is_killed_with_what_it_started(tmp_path, monkeypatch):
+    """The deadline comes, by a clock of ours, when the file has begun and not before."""
+    begun = tmp_path / "begun"
+    pid = tmp_path / "pid"
+    source = STARTS.format(pid=str(pid)) + f"open({str(begun)!r}, 'w').close()\n" + HANGS
+    os.mkfifo(begun)
+    at_deadline = threading.Event()
+
+    def reach_the_deadline() -> None:
+        with begun.open():
+            at_deadline.set()
+
+    thread = threading.Thread(target=reach_the_deadline)
+    thread.start()
+    monkeypatch.setattr(
+        "rp_cli.runner.process.time.monotonic", lambda: 1e6 if at_deadline.is_set() else 0.0
     )
-    result = run_one(write(tmp_path, child + HANGS), 5, {})
+    result = run_one(write(tmp_path, source), 600, {})
+    thread.join()
     assert result["status"] == "timeout"
-    assert "5 s" in result["error"]
-    pid = int((tmp_path / "pid").read_text())
-    state = Path(f"/proc/{pid}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert "600 s" in result["error"]
+    assert is_gone(int(pid.read_text()))
+
+
+def test_what_a_finished_file_left_running_is_killed(tmp_path):
+    pid = tmp_path / "pid"
+    result = run_one(write(tmp_path, STARTS.format(pid=str(pid)) + PASSES), 600, {})
+    assert result["status"] == "passed"
+    assert is_gone(int(pid.read_text()))
+
+
+def test_a_signal_without_a_name_is_told(tmp_path):
+    number = signal.SIGRTMIN + 1
+    source = f"import os, signal\nos.kill(os.getpid(), {number})\n"
+    result = run_one(write(tmp_path, source), 60, {})
+    assert result["status"] == "crashed"
+    assert str(number) in result["error"]
+
+
+def test_the_tests_have_no_input_to_wait_for(tmp_path):
+    source = PASSES.replace("print('said')", "import sys; self.assertEqual(sys.stdin.read(), '')")
+    assert run_one(write(tmp_path, source), 60, {})["status"] == "passed"
+
+
+def test_the_files_own_folder_is_on_the_path_and_the_current_one_is_not(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    for name in ("torch", "json", "rp_cli", "resource_pool", "planted"):
+        write(here, "raise SystemExit('planted')\n", f"{name}.py")
+    write(there, "value = 1\n", "beside.py")
+    source = "import importlib.util, beside, json, resource_pool\n" + PASSES.replace(
+        "print('said')", "self.assertIsNone(importlib.util.find_spec('planted'))"
+    )
+    monkeypatch.chdir(here)
+    result = run_one(write(there, source), 60, {})
+    assert result["status"] == "passed", result
 
 
 def test_folders_and_files_are_run_and_recorded(rp, tmp_path):
@@ -111,11 +185,12 @@ def test_device_and_weights_reach_the_tests(rp, tmp_path):
         (["{tmp}/test_it.py", "--weights", "big"], "--weights"),
         (["{tmp}/test_it.py", "--device", "gpu9"], "Unknown device"),
         (["{tmp}/test_it.py", "--timeout", "0"], "--timeout"),
+        (["{tmp}/test_it.txt"], "no Python file"),
     ],
 )
 def test_bad_input_is_one_sentence(rp, tmp_path, arguments, word):
     if "test_it" in arguments[0]:
-        write(tmp_path, PASSES)
+        write(tmp_path, PASSES, Path(arguments[0]).name)
     done = rp("run", *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
     assert done.code == ExitCode.BAD_INPUT
     assert word in done.err
@@ -123,34 +198,218 @@ def test_bad_input_is_one_sentence(rp, tmp_path, arguments, word):
     assert Store().last("run", 1) == []
 
 
-def test_ctrl_c_ends_the_run_and_records_what_ran(tmp_path, isolated_home):
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RP_WEIGHTS", "big"),
+        ("RP_MAX_DOWNLOAD", "much"),
+        ("TEST_HARDWARE_PREFERENCES", "__import__('os')"),
+        ("TEST_HARDWARE_PREFERENCES", "{'device': 'gpu9'}"),
+    ],
+)
+def test_a_wrong_variable_is_one_sentence_before_any_test(
+    rp, tmp_path, monkeypatch, variable, value
+):
+    monkeypatch.setenv(variable, value)
+    done = rp("run", write(tmp_path, PASSES))
+    assert done.code == ExitCode.BAD_INPUT
+    assert len(done.err.splitlines()) == 1
+    assert Store().last("run", 1) == []
+
+
+def test_an_option_replaces_a_wrong_variable(rp, tmp_path, monkeypatch):
+    monkeypatch.setenv("RP_WEIGHTS", "big")
+    monkeypatch.setenv("TEST_HARDWARE_PREFERENCES", "nonsense")
+    arguments = ("--weights", "tiny", "--device", "cpu")
+    assert rp("run", write(tmp_path, PASSES), *arguments).code == 0
+
+
+@pytest.fixture
+def stopped_run(tmp_path, rp_command):
+    """Start a run whose second file hangs, send it a signal there; return status and stderr."""
     write(tmp_path, PASSES, "test_a.py")
     fifo = tmp_path / "begun"
     os.mkfifo(fifo)
     write(tmp_path, f"open({str(fifo)!r}, 'w').close()\n" + HANGS, "test_b.py")
     # A parent that runs in the background may have handed down "ignore SIGINT".
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from rp_cli.app import main; main()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "run", str(tmp_path)], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        with fifo.open():  # returns when test_b.py has begun
-            process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == ExitCode.INTERRUPTED
+    first = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+
+    def stop(number: signal.Signals) -> tuple[int, str]:
+        process = subprocess.Popen(
+            rp_command("run", tmp_path, first=first), stderr=subprocess.PIPE, text=True
+        )
+        try:
+            with fifo.open():  # returns when test_b.py has begun
+                (child,) = psutil.Process(process.pid).children()
+                process.send_signal(number)
+            if number == signal.SIGKILL:
+                process.wait(60)
+                child.kill()  # nobody else can
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert is_gone(child.pid)
+        return process.returncode, err
+
+    return stop
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, ExitCode.INTERRUPTED),
+        (signal.SIGTERM, ExitCode.TERMINATED),
+        (signal.SIGHUP, ExitCode.HUNG_UP),
+    ],
+)
+def test_a_signal_ends_the_run_and_its_child_and_keeps_what_ran(stopped_run, number, code):
+    returned, err = stopped_run(number)
+    assert returned == code
     assert "Interrupted after 1 of 2 files" in err
-    (record,) = Store().last("run", 1)
+    (record,) = Store().last("run", 5)
     assert record["interrupted"]
+    assert record["signal"] == number.name
+    assert [result["status"] for result in record["files"]] == ["passed"]
 
 
-def test_a_home_that_cannot_be_written_is_said(rp, tmp_path, monkeypatch):
-    path = write(tmp_path, PASSES)
+def test_what_was_done_survives_a_kill(stopped_run):
+    stopped_run(signal.SIGKILL)
+    (record,) = Store().last("run", 5)
+    assert record["interrupted"]
+    assert [Path(result["path"]).name for result in record["files"]] == ["test_a.py"]
+
+
+def test_ignored_signals_stay_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            assert stop.noted == "SIGTERM"
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+RUNS = "from pathlib import Path\nPath({ran!r}).touch()\n" + PASSES
+
+
+def test_a_home_that_cannot_be_written_is_said_before_any_test(rp, tmp_path, monkeypatch):
+    path = write(tmp_path, RUNS.format(ran=str(tmp_path / "ran")))
     monkeypatch.setenv("RP_HOME", str(path / "below a file"))
     done = rp("run", path)
     assert done.code == ExitCode.CANNOT_WRITE
-    assert "RP_HOME" in done.err
+    assert "choose a folder that can be written with RP_HOME" in done.err
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("other_table", [False, True])
+def test_a_corrupt_record_file_is_said_before_any_test(rp, tmp_path, isolated_home, other_table):
+    records = isolated_home / "records.sqlite3"
+    if other_table:
+        with contextlib.closing(sqlite3.connect(records)) as connection, connection:
+            connection.execute("CREATE TABLE records (something INTEGER)")
+    else:
+        records.write_text("this is no database, it is a long text" * 9)
+    done = rp("run", write(tmp_path, RUNS.format(ran=str(tmp_path / "ran"))))
+    assert done.code == ExitCode.BAD_INPUT
+    assert "move it away" in done.err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_json_is_printed_although_the_record_cannot_be_kept_at_the_end(rp, tmp_path, isolated_home):
+    home = str(isolated_home)
+    source = "import shutil\nfrom pathlib import Path\n"
+    source += f"shutil.rmtree({home!r}); Path({home!r}).touch()\n" + PASSES
+    done = rp("run", write(tmp_path, source), "--json")
+    assert done.code == ExitCode.CANNOT_WRITE
+    assert done.json["files"][0]["status"] == "passed"
+
+
+LACKS = (
+    "from resource_pool import WeightsUnavailableError\nMODEL_NAME = 'org/m'\n"
+    + PASSES.replace("print('said')", "raise WeightsUnavailableError('none of org/m')")
+)
+
+
+def test_a_run_that_fails_only_for_want_of_weights_says_whose(rp, tmp_path):
+    write(tmp_path, LACKS, "test_a.py")
+    write(tmp_path, PASSES, "test_b.py")
+    done = rp("run", tmp_path)
+    assert done.code == ExitCode.NOT_HERE
+    assert "rp: no weights of org/m are here" in done.err
+    write(tmp_path, FAILS, "test_c.py")
+    assert rp("run", tmp_path).code == ExitCode.FAILED
+
+
+def test_a_class_that_cannot_be_set_up_for_want_of_weights_counts_too(rp, tmp_path):
+    setup = LACKS.replace("def test_a(self)", "def setUpClass(cls)").replace(
+        "    def", "    @classmethod\n    def"
+    )
+    assert rp("run", write(tmp_path, setup + "    def test_b(self): pass\n")).code == 3
+
+
+def test_a_crash_is_never_for_want_of_weights():
+    crash = {"status": "crashed", "tests": [], "exception": "", "model": "m", "path": "p"}
+    assert lacking_weights({"interrupted": False, "files": [crash]}) == []
+
+
+def test_tests_that_were_all_skipped_are_no_failure(rp, tmp_path):
+    done = rp("run", write(tmp_path, SKIPS))
+    assert done.code == 0
+    assert "(not here)" in done.err
+
+
+RESULT = {
+    "path": "skills/test_hf_m.py",
+    "status": "passed",
+    "seconds": 9.04,
+    "asked": "cuda",
+    "weights": [{"kind": "tiny", "reason": "the file\x1b[2J is damaged"}],
+    "tests": [{"status": "skipped"}, {"status": "passed"}, {"status": "passed"}],
+    "pool": {
+        "models": [
+            {
+                "device": "cpu",
+                "dtype": "float32",
+                "weights": "tiny",
+                "note": "cuda is not used: no driver is here",
+            }
+        ]
+    },
+}
+
+
+def test_a_files_line_says_what_it_ran_on_and_what_was_asked_for():
+    assert result_line(RESULT) == (
+        "PASSED skills/test_hf_m.py on cpu float32, tiny weights: 2 passed, 1 skipped in 9.0 s "
+        "(cuda was asked for: no driver is here; tiny because the file\ufffd[2J is damaged)"
+    )
+
+
+def test_a_place_that_nobody_asked_for_needs_no_excuse():
+    line = result_line({**RESULT, "asked": None, "weights": []})
+    assert line.endswith("2 passed, 1 skipped in 9.0 s")
+
+
+def test_several_files_end_with_a_total():
+    record = {**new_record([]), "files": [RESULT, {**RESULT, "status": "failed"}], "seconds": 20.0}
+    assert total_line(record) == (
+        "2 files: 1 passed, 1 failed; 6 tests: 4 passed, 2 skipped; 20.0 s"
+    )
+
+
+def test_what_a_generated_class_says_is_recorded(tmp_path):
+    source = (
+        "from types import SimpleNamespace\nMODEL_NAME = 'm'\n"
+        + PASSES
+        + "    weights = SimpleNamespace(kind='tiny', reason='damaged')\n"
+        "    preferences = {'device': 'cuda:1'}\n"
+    )
+    result = run_one(write(tmp_path, source), 60, {})
+    assert json.loads(json.dumps(result)) == result
+    assert (result["model"], result["asked"]) == ("m", "cuda:1")
+    assert result["weights"] == [{"kind": "tiny", "reason": "damaged"}]

@@ -1,0 +1,136 @@
+"""The limits that a container or a service manager sets on this process: cgroup v1 and v2.
+
+The file formats are those of the kernel's documents admin-guide/cgroup-v1 and cgroup-v2. A limit
+counts at every level between the process's own group and the top of what is mounted; what is
+above that (a container sees only its own part) cannot be seen from here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+GROUPS_FILE = "/proc/self/cgroup"
+MOUNTS_FILE = "/proc/self/mountinfo"
+
+_MIB = 1 << 20
+# Version 1 has no word for "no limit": it shows the largest number of whole pages.
+_NO_LIMIT = 1 << 60
+
+ReadText = Callable[[str], "str | None"]
+
+
+class Limits(NamedTuple):
+    """What this process may use; None: no limit.
+
+    Attributes:
+        cpus: cores' worth of time, 1.5 for one and a half.
+        memory_mb: MiB.
+        memory_free_mb: MiB that are left below the limit; file pages that the kernel can drop
+            count as free, as in the system's own "available".
+    """
+
+    cpus: float | None = None
+    memory_mb: float | None = None
+    memory_free_mb: float | None = None
+
+
+class _Files(NamedTuple):
+    """What the two versions call the same things."""
+
+    memory_limit: str
+    memory_used: str
+    droppable: str
+
+
+_V1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = _Files("memory.max", "memory.current", "inactive_file")
+
+
+def read_limits(read_text: ReadText) -> Limits:
+    """Return the strictest limits of this process; empty where there are no cgroups."""
+    mounts = parse_mounts(read_text(MOUNTS_FILE) or "")
+    groups = parse_groups(read_text(GROUPS_FILE) or "")
+    cpus: list[float] = []
+    memory: list[tuple[float, float]] = []
+    for controller in ("", "cpu", "memory"):
+        if controller not in mounts or controller not in groups:
+            continue
+        root, mount = mounts[controller]
+        for folder in levels(groups[controller], root, mount):
+            if controller in ("", "cpu"):
+                cpus += _cpus(read_text, folder)
+            if controller in ("", "memory"):
+                memory += _memory(read_text, folder, _V1 if controller else _V2)
+    return Limits(
+        min(cpus, default=None),
+        min((limit for limit, _ in memory), default=None),
+        min((free for _, free in memory), default=None),
+    )
+
+
+def parse_groups(text: str) -> dict[str, str]:
+    """Return controller -> group from /proc/self/cgroup; version 2 has the controller ""."""
+    groups: dict[str, str] = {}
+    for line in text.splitlines():
+        parts = line.split(":", 2)
+        if len(parts) == 3:
+            groups.update(dict.fromkeys(parts[1].split(","), parts[2]))
+    return groups
+
+
+def parse_mounts(text: str) -> dict[str, tuple[str, str]]:
+    """Return controller -> (root, mount point) from /proc/self/mountinfo.
+
+    The root is the group that is seen at the mount point. The first mount of a controller wins.
+    """
+    mounts: dict[str, tuple[str, str]] = {}
+    for line in text.splitlines():
+        mounted, separator, filesystem = line.partition(" - ")
+        fields, kind = mounted.split(), filesystem.split()
+        if not separator or len(fields) < 5 or len(kind) < 3:
+            continue
+        if kind[0] == "cgroup2":
+            mounts.setdefault("", (fields[3], fields[4]))
+        elif kind[0] == "cgroup":
+            for controller in kind[2].split(","):
+                mounts.setdefault(controller, (fields[3], fields[4]))
+    return mounts
+
+
+def levels(group: str, root: str, mount: str) -> Iterator[str]:
+    """Yield the folders from the process's own group up to the mount point."""
+    inside = group.removeprefix(root.rstrip("/"))
+    # A group outside the root, or "/../x" in a namespace of its own: only the top can be seen.
+    names = [] if ".." in inside.split("/") else [name for name in inside.split("/") if name]
+    for depth in range(len(names), -1, -1):
+        yield "/".join([mount, *names[:depth]])
+
+
+def _cpus(read_text: ReadText, folder: str) -> Iterator[float]:
+    quota, _, period = (read_text(f"{folder}/cpu.max") or "").partition(" ")
+    if not quota:
+        quota = read_text(f"{folder}/cpu.cfs_quota_us") or ""
+        period = read_text(f"{folder}/cpu.cfs_period_us") or ""
+    micros, per = _number(quota), _number(period)
+    if micros and per:
+        yield micros / per
+
+
+def _memory(read_text: ReadText, folder: str, files: _Files) -> Iterator[tuple[float, float]]:
+    limit = _number(read_text(f"{folder}/{files.memory_limit}"))
+    if limit is None or limit >= _NO_LIMIT:
+        return
+    used = _number(read_text(f"{folder}/{files.memory_used}")) or 0
+    statistics = read_text(f"{folder}/memory.stat") or ""
+    found = re.search(rf"^{files.droppable} (\d+)$", statistics, re.MULTILINE)
+    droppable = int(found.group(1)) if found else 0
+    free = min(limit, max(0, limit - max(0, used - droppable)))
+    yield round(limit / _MIB, 1), round(free / _MIB, 1)
+
+
+def _number(text: str | None) -> int | None:
+    """Return a whole number; None for "max", "-1", and what cannot be read."""
+    found = re.fullmatch(r"\s*(\d{1,20})\s*", text or "", re.ASCII)
+    return int(found.group(1)) if found else None

@@ -1,0 +1,48 @@
+"""What AMD's management library says of the GPUs; it computes nothing, so it proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def prove() -> dict[str, Any]:
+    """Return every AMD GPU of the machine, hidden ones included, and the driver's version."""
+    import amdsmi
+
+    amdsmi.amdsmi_init()
+    try:
+        handles = amdsmi.amdsmi_get_processor_handles()
+        rows = [_describe(amdsmi, index, handle) for index, handle in enumerate(handles)]
+        driver = _optional(lambda: amdsmi.amdsmi_get_gpu_driver_info(handles[0]))
+    finally:
+        amdsmi.amdsmi_shut_down()
+    return {"devices": rows, "facts": {"driver": (driver or {}).get("driver_version")}}
+
+
+def _describe(amdsmi: Any, index: int, handle: Any) -> dict[str, Any]:
+    chip = amdsmi.amdsmi_get_gpu_asic_info(handle)
+    # In MiB, both.
+    memory = _optional(lambda: amdsmi.amdsmi_get_gpu_vram_usage(handle)) or {}
+    total, used = memory.get("vram_total"), memory.get("vram_used")
+    facts = {
+        "gcn_arch": chip.get("target_graphics_version"),
+        "uuid": _optional(lambda: amdsmi.amdsmi_get_gpu_device_uuid(handle)),
+        "pci_bus_id": _optional(lambda: amdsmi.amdsmi_get_gpu_device_bdf(handle)),
+    }
+    return {
+        "index": index,
+        "name": chip.get("market_name"),
+        "memory_total_mb": total,
+        "memory_free_mb": None if total is None or used is None else total - used,
+        "results": {},
+        "facts": {key: value for key, value in facts.items() if value},
+    }
+
+
+def _optional(ask: Callable[[], Any]) -> Any:
+    """Return the answer; None where this GPU, driver or release of the library has none."""
+    try:
+        return ask()
+    except Exception:
+        return None

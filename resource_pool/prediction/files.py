@@ -1,0 +1,48 @@
+"""What a model's weight files say about its memory, without loading any of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from resource_pool.weights import folders
+from resource_pool.weights.folders import MissingWeightsError
+
+ITEM_SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+# What ``from_pretrained`` casts; integers and 8-bit floats are quantised or are no weights.
+_CAST = {"F64", "F32", "F16", "BF16"}
+
+
+def header_bytes(folder: Path, dtype: str) -> int | None:
+    """Return the bytes of a folder's safetensors weights in a dtype; None where it has none."""
+    try:
+        files = folders.weight_files(folder)
+    except (MissingWeightsError, OSError):
+        return None
+    return sum(_size(entry, dtype) for file in files for entry in _entries(file))
+
+
+def _entries(file: Path) -> Iterator[Mapping[str, Any]]:
+    # The format: 8 bytes with the header's length, then the header; it was checked as whole.
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    yield from (entry for name, entry in header.items() if name != "__metadata__")
+
+
+def _size(entry: Mapping[str, Any], dtype: str) -> int:
+    if entry["dtype"] in _CAST:
+        return int(math.prod(entry["shape"])) * ITEM_SIZES[dtype]
+    start, end = entry["data_offsets"]
+    return int(end - start)
+
+
+def file_bytes(folder: Path) -> int:
+    """Return the size of a folder's weight files; of one format where it has several."""
+    sizes: dict[str, int] = {}
+    for file in folder.iterdir():
+        if file.suffix in (".safetensors", *folders.PICKLED) and file.is_file():
+            sizes[file.suffix] = sizes.get(file.suffix, 0) + file.stat().st_size
+    return max(sizes.values(), default=0)
