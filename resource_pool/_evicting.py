@@ -34,6 +34,7 @@ class Evictor:
     ) -> None:
         self._store, self._devices, self._log, self._sleep = store, devices, log, sleep
         self.freed_bytes = 0
+        self.low_memory = False
 
     def evict(self, doomed: Callable[[Entry], bool], why: str) -> list[Removed]:
         """Evict what ``doomed`` picks among the entries that nobody leases or pins.
@@ -50,7 +51,7 @@ class Evictor:
             return []
         if any(item.alive() for item in removed):
             gc.collect()  # a model may be kept by a cycle of its own
-        self._devices.release(devices)
+        self._devices.release(self._to_release(devices))
         gone = [item for item in removed if item.alive() is not True]
         self._wait_for(devices, before, gone)
         self.freed_bytes += self._store.settle()
@@ -65,6 +66,13 @@ class Evictor:
             if e.kind == "model" and e.movable and doomed(e)
         ]
         self._store.inflation = max([self._store.inflation, *scores])
+
+    def _to_release(self, devices: list[str]) -> list[str]:
+        """Return whose caches to empty: in low-memory mode those of every device in use."""
+        if not self.low_memory:
+            return devices
+        with self._store.lock:
+            return sorted({*devices, *self._store.ledger.devices(), "cpu"})
 
     def _devices_of(self, doomed: Callable[[Entry], bool]) -> list[str]:
         entries = (e for e in self._store.entries() if e.movable and doomed(e))

@@ -340,7 +340,7 @@ class ResourcePool:
         if not self._maintenance.low_memory:
             logger.info("Low-memory mode is on.")
         self._maintenance.enable_low_memory()
-        self._loader.low_memory = True
+        self._loader.low_memory = self._evictor.low_memory = True
         self._known.clear()  # from now on, a model may have to move before it is handed out
 
     def _read_environment(self) -> None:

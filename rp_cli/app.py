@@ -83,7 +83,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _rp(
     context: typer.Context,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - eager: it has been answered already
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,

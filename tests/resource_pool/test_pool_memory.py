@@ -332,6 +332,25 @@ def test_a_model_that_somebody_holds_is_not_demoted(pool, machine):
     assert held.device == "cuda:0"
 
 
+def test_low_memory_empties_the_caches_of_every_device_after_an_eviction(pool, machine):
+    with pool.lease("embedding", "busy", machine.loader(10), {"device": "cpu"}):
+        load(pool, machine, "a", 10)
+        pool.clear()
+        assert machine.devices.released[-1] == ("cuda:0",)
+        load(pool, machine, "b", 10)
+        pool.enable_low_memory_mode()
+        pool.clear()
+        assert machine.devices.released[-1] == ("cpu", "cuda:0")
+
+
+def test_low_memory_keeps_fewer_events(pool, machine):
+    for number in range(150):
+        load(pool, machine, f"m{number}", 0.01, hardware_preferences={"device": "cpu"})
+    assert len(pool.events()) == 150
+    pool.enable_low_memory_mode()
+    assert len(pool.events()) == 100
+
+
 @pytest.mark.parametrize(("available_mb", "low"), [(4200.5, True), (4700.0, False)])
 def test_low_memory_mode_turns_itself_on(pool, monkeypatch, caplog, available_mb, low):
     memory = {"total_mb": 16_000.0, "available_mb": available_mb, "percent_used": 70.0,

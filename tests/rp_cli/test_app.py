@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from hardware_detection.testing import fake_report
 from rp_cli import __version__, app
 from rp_cli.app import COMMANDS
 from rp_cli.errors import ExitCode, OutputError, exit_code_for
@@ -76,7 +75,9 @@ def test_commands_that_run_no_model_import_neither_torch_nor_transformers(argume
 
 def test_a_described_machine_is_planned_for_and_never_run_on(rp_process, tmp_path):
     described = tmp_path / "machine.json"
-    described.write_text(json.dumps(fake_report(cuda=[{"name": "GPU", "memory_total_mb": 8e4}])))
+    machine = {"rp_machine": 1, "memory_total_mb": 262144}
+    gpus = [{"name": "GPU", "memory_total_mb": 80000}]
+    described.write_text(json.dumps({**machine, "devices": {"cuda": gpus}}))
     planned = rp_process("--hardware", described, "classify", "gpt2")
     assert planned.code == 0, planned.err
     assert "PyTorch Device: cuda:0" in planned.out
