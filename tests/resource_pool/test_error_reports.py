@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardware_detection.testing import fake_report
-from resource_pool import ResourcePool
+from resource_pool import ResourcePool, saved_error_report
 from resource_pool.reports import error_type, recommendations, save
 
 OOM = (
@@ -116,3 +116,33 @@ def test_a_folder_that_cannot_be_made_is_an_error_and_leaves_nothing(pool, tmp_p
     with pytest.raises(OSError, match="file"):
         pool.save_error_report({"model_name": "m"}, tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_half_written_report(pool, tmp_path, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        pool.save_error_report({"model_name": "m"}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_report_does_not_take_the_place_of_the_error(pool, tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ZeroDivisionError),
+        saved_error_report(pool, "m", {"device": "cpu"}, tmp_path / "file"),
+    ):
+        raise ZeroDivisionError
+
+
+def test_what_goes_wrong_inside_is_reported_with_its_hardware(pool, tmp_path):
+    with (
+        pytest.raises(RuntimeError),
+        saved_error_report(pool, "gpt2", {"priority_list": ["cpu"]}, tmp_path),
+    ):
+        raise RuntimeError("expected scalar type Half but found Float")
+    (path,) = tmp_path.iterdir()
+    report = json.loads(path.read_text())
+    assert (report["hardware_type"], report["error_type"]) == ("cpu", "dtype")

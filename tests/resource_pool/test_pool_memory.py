@@ -230,6 +230,13 @@ def test_a_device_where_a_model_failed_is_passed_over_for_a_while(pool, machine)
     assert load(pool, machine, "m", 10).device == "cuda:0"
 
 
+def test_a_gpu_that_disappears_is_no_longer_chosen_and_what_is_cached_stays(pool, machine):
+    there = load(pool, machine, "there", 10)
+    del machine.devices.totals["cuda:0"]
+    assert load(pool, machine, "new", 10).device == "cpu"
+    assert load(pool, machine, "there", 10) is there
+
+
 # -- several GPUs ------------------------------------------------------------------------
 
 
