@@ -231,8 +231,12 @@ def stopped_run(tmp_path, rp_command):
     fifo = tmp_path / "begun"
     os.mkfifo(fifo)
     write(tmp_path, f"open({str(fifo)!r}, 'w').close()\n" + HANGS, "test_b.py")
-    # A parent that runs in the background may have handed down "ignore SIGINT".
-    first = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    # A parent that runs in the background may have handed down that these are ignored.
+    first = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "signal.signal(signal.SIGTERM, signal.SIG_DFL); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    )
 
     def stop(number: signal.Signals) -> tuple[int, str]:
         process = subprocess.Popen(
@@ -248,6 +252,7 @@ def stopped_run(tmp_path, rp_command):
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
+            process.communicate()
         assert is_gone(child.pid)
         return process.returncode, err
 
