@@ -12,21 +12,6 @@ from resource_pool._hardware import CPU, CUDA, MPS
 
 logger = logging.getLogger("resource_pool")
 
-FAMILIES = (
-    "embedding",
-    "text_generation",
-    "vision",
-    "audio",
-    "multimodal",
-    "video",
-    "time_series",
-    "reinforcement",
-    "diffusion",
-    "protein",
-    "tabular",
-    "graph",
-)
-
 
 @dataclass(frozen=True)
 class FamilyFacts:
@@ -48,15 +33,22 @@ def family_facts(model_type: str, model_name: str) -> FamilyFacts:
     if classify is None:
         return FamilyFacts(model_type)
     named = _try(classify, model_name)
-    if model_type in FAMILIES:
+    if model_type in _families():
         family = model_type
     else:
         typed = _try(classify, model_type)
-        found = [c["family"] for c in (typed, named) if c and c["family"] in FAMILIES]
+        found = [c["family"] for c in (typed, named) if c and c["family"] in _families()]
         family = found[0] if found else model_type
     if named and named["family"] == family:
         return _facts(family, named["hardware_priority"], named["compatibility"])
     return _facts_of_family(family)
+
+
+@functools.cache
+def _families() -> frozenset[str]:
+    from model_family_classifier import FAMILIES
+
+    return frozenset(FAMILIES) - {"unknown"}
 
 
 def subfamily_of(model_name: str) -> str | None:
@@ -70,7 +62,7 @@ def _facts_of_family(family: str) -> FamilyFacts:
     """Return what the matrix says of a family, for a model that nothing else is known of."""
     from model_family_classifier.hardware import compatibility_of, priority_of
 
-    known = family if family in FAMILIES else "unknown"
+    known = family if family in _families() else "unknown"
     cells = compatibility_of(known, None, {})
     return _facts(family, priority_of(known, cells), cells)
 

@@ -8,7 +8,9 @@ from typing import Any
 from resource_pool._entries import Entry
 from resource_pool._events import Event, EventLog
 from resource_pool._hardware import CPU
-from resource_pool._loader import LOW_MEMORY_GPU_SHARE, Identity, Loader
+from resource_pool._identity import Identity
+from resource_pool._loader import Loader
+from resource_pool._observer import LOW_MEMORY_GPU_SHARE
 from resource_pool._planner import Request
 from resource_pool._preferences import parse_preferences
 from resource_pool._store import Store

@@ -17,8 +17,9 @@ from resource_pool._estimate import weight_bytes
 from resource_pool._events import Event, EventLog
 from resource_pool._families import family_facts
 from resource_pool._hardware import detect
+from resource_pool._identity import Identity
 from resource_pool._lease import Lease
-from resource_pool._loader import Estimate, Identity, Loader
+from resource_pool._loader import Estimate, Loader
 from resource_pool._maintenance import Maintenance, Monitor
 from resource_pool._mover import Mover
 from resource_pool._planner import Decision, Request
@@ -340,7 +341,7 @@ class ResourcePool:
         if not self._maintenance.low_memory:
             logger.info("Low-memory mode is on.")
         self._maintenance.enable_low_memory()
-        self._loader.low_memory = self._evictor.low_memory = True
+        self._loader.observer.low_memory = self._evictor.low_memory = True
         self._known.clear()  # from now on, a model may have to move before it is handed out
 
     def _read_environment(self) -> None:
@@ -418,7 +419,7 @@ class ResourcePool:
     def _look(self) -> None:
         """Look at the machine's memory before a load; the monitor does the same."""
         self._maintenance.look()
-        if self._maintenance.low_memory and not self._loader.low_memory:
+        if self._maintenance.low_memory and not self._loader.observer.low_memory:
             self.enable_low_memory_mode()
 
     def _hardware(self) -> Mapping[str, Any]:

@@ -1,0 +1,124 @@
+"""What a plan is made on: the machine's memory now, and what the pool has there."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from resource_pool._eviction import Candidate
+from resource_pool._hardware import CPU
+from resource_pool._identity import Identity
+from resource_pool._planner import Snapshot, readable, torch_devices
+from resource_pool._store import Store
+from resource_pool.devices import Devices, Memory
+
+# How long a device is passed over for a model that failed there for another reason than memory.
+FAILURE_SECONDS = 60.0
+# How often garbage is collected for the sake of evicted models that may be part of it.
+COLLECT_EVERY_SECONDS = 1.0
+# In low-memory mode, models stay in RAM while a GPU is fuller than this.
+LOW_MEMORY_GPU_SHARE = 0.8
+
+
+class Observer:
+    """Takes snapshots, and remembers where models failed. The store's lock guards ``_failed``."""
+
+    def __init__(
+        self, store: Store, devices: Devices, hardware: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        self.low_memory = False
+        self._store, self._devices, self._hardware = store, devices, hardware
+        self._failed: dict[tuple[Identity, str], tuple[float, str]] = {}
+        self._collected_at = float("-inf")
+
+    def snapshot(self, identity: Identity) -> Snapshot:
+        """Look at the machine first, then, under the lock, at the pool."""
+        report = self._hardware()
+        names = torch_devices(report)
+        memory = {name: self._devices.memory(name) or known for name, known in names.items()}
+        self._settle()
+        with self._store.lock:
+            ledger, now = self._store.ledger, self._store.clock()
+            free = {
+                name: _free(m, ledger.total(name), ledger.total(name, "reserved"))
+                for name, m in memory.items()
+                if m is not None
+            }
+            idle = {name: tuple(self.candidates(name)) for name in memory}
+            held = {name: _held(ledger.holders(name)) for name in memory}
+            failed = {
+                device: reason
+                for (who, device), (until, reason) in self._failed.items()
+                if who == identity and until > now
+            }
+        if self.low_memory:
+            failed |= _kept_in_ram(memory)
+        return Snapshot(report, free, idle, held, failed)
+
+    def _settle(self) -> None:
+        """Strike out what has gone; what is leaving may only wait for the garbage collector."""
+        with self._store.lock:
+            self._store.settle()
+            now = self._store.clock()
+            due = now - self._collected_at >= COLLECT_EVERY_SECONDS
+            collect = due and self._store.ledger.has("leaving")
+            if collect:
+                self._collected_at = now
+        if collect:
+            gc.collect()
+            self._store.settle()
+
+    def candidates(self, device: str) -> list[Candidate]:
+        """Return the models that may go, with what each would free on a device."""
+        return [
+            Candidate(
+                entry.key,
+                entry.facts.get("sizes", {}).get(device, 0),
+                entry.hits,
+                entry.load_seconds,
+                entry.floor,
+                entry.seems_held(),
+            )
+            for entry in self._store.entries()
+            if entry.kind == "model" and entry.movable
+        ]
+
+    def remember_failure(self, identity: Identity, device: str, error: Exception) -> None:
+        """Pass a device over for a while where a model failed for good; a lack of memory passes."""
+        if device == CPU or self._devices.is_out_of_memory(error):
+            return
+        reason = f"it failed there a short while ago ({type(error).__name__}: {error})"
+        with self._store.lock:
+            until = self._store.clock() + FAILURE_SECONDS
+            self._failed[identity, device] = (until, reason)
+
+    def forget_failures(self) -> None:
+        """Drop the failures that are over."""
+        with self._store.lock:
+            now = self._store.clock()
+            self._failed = {k: f for k, f in self._failed.items() if f[0] > now}
+
+
+def _free(memory: Memory, charged: int, reserved: int) -> int:
+    """Return what a new model may take: by the driver's word and by the ledger's, the smaller.
+
+    What is reserved may not be allocated yet, and then the driver still counts it as free.
+    """
+    return max(0, min(memory.free - reserved, memory.total - charged))
+
+
+def _kept_in_ram(memory: Mapping[str, Memory | None]) -> dict[str, str]:
+    share = f"{LOW_MEMORY_GPU_SHARE:.0%}"
+    return {
+        name: f"low-memory mode keeps models in RAM while it is more than {share} full"
+        for name, m in memory.items()
+        if name != CPU and m is not None and m.free < (1 - LOW_MEMORY_GPU_SHARE) * m.total
+    }
+
+
+def _held(charges: list[Any]) -> str:
+    shown = [
+        f"{readable(charge.size)} held by {charge.owner}" for charge in charges[:3] if charge.size
+    ]
+    return ", ".join(shown)

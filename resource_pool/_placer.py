@@ -1,0 +1,76 @@
+"""Puts a new model where it was decided, and says what it then is."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from resource_pool._entries import Entry
+from resource_pool._events import Event, EventLog
+from resource_pool._identity import Identity
+from resource_pool._observer import Observer
+from resource_pool._parts import Placed
+from resource_pool._planner import Decision
+from resource_pool.devices import Devices
+from resource_pool.errors import SharedObjectError
+
+logger = logging.getLogger("resource_pool")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in its place, its facts, and what must not change of it while it is shared."""
+
+    value: Any
+    facts: dict[str, Any]
+    fingerprint: Any
+
+
+class Placer:
+    """Moves and casts models that nobody has seen yet."""
+
+    def __init__(self, devices: Devices, observer: Observer, log: EventLog) -> None:
+        self._devices, self._observer, self._log = devices, observer, log
+        self._placed = Placed()
+
+    def place(self, entry: Entry, value: Any, decision: Decision, identity: Identity) -> Loaded:
+        """Put a new model where it was decided, and say what it then is."""
+        from resource_pool.weights import provenance
+
+        if decision.notes:
+            told = "; ".join(decision.notes)
+            level = logging.WARNING if decision.surprising else logging.INFO
+            logger.log(level, "%s goes to %s: %s", identity.label, decision.device, told)
+        self._refuse_shared(entry, value, decision)
+        left = ""
+        try:
+            if decision.spread and self._devices.is_movable(value):
+                value = self._devices.spread(value, decision.spread, decision.dtype)
+            else:
+                left = self._devices.place(value, decision.device, decision.dtype)
+        except Exception as error:
+            self._observer.remember_failure(identity, decision.device, error)
+            raise
+        if left:
+            logger.info("%s is left where it is: %s.", identity.label, left)
+        else:
+            logger.info("Selected optimal device for %s: %s", identity.label, decision.device)
+        facts = self._devices.describe(value)
+        facts["backend"] = "unknown" if left else decision.backend
+        facts["weights"] = provenance(value)
+        facts |= {"needed": decision.needed, "identity": identity}
+        numbers = {name: facts[name] for name in ("device", "dtype", "memory_usage", "weights")}
+        numbers |= {"backend": facts["backend"], "predicted": decision.needed}
+        self._log.add(Event("place", entry.key, "; ".join(decision.notes), numbers))
+        return Loaded(value, facts, self._devices.fingerprint(value))
+
+    def _refuse_shared(self, entry: Entry, value: Any, decision: Decision) -> None:
+        """Placing what was handed out before would move it behind its holder's back."""
+        parts = self._devices.parts(value)
+        owner = self._placed.claim(parts, entry.created_for, entry.key)
+        if owner and self._devices.would_change(value, decision.device, decision.dtype):
+            raise SharedObjectError(
+                f"The constructor of {entry.key} returned an object that shares parameters with "
+                f"{owner}; it must load an instance of its own."
+            )
