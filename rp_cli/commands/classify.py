@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rp_cli.output import print_json
+from rp_cli.output import print_json, say
 
 # The rows of the table, in the guides' order; ROCm only where it is, since torch drives it as CUDA.
 _SHOWN = ("cuda", "rocm", "mps", "openvino", "webnn", "webgpu")
@@ -51,6 +51,10 @@ def command(
         bool,
         typer.Option("--hub", help="Ask the model hub, too: the name is sent, nothing else."),
     ] = False,
+    memory: Annotated[
+        bool,
+        typer.Option("--memory", help="Predict the memory of each model; takes seconds for each."),
+    ] = False,
     table: Annotated[bool, typer.Option("--table", help="Print a line for each model.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
@@ -71,7 +75,10 @@ def command(
     }
     classified = [classify_model(name, **options) for name in names]
     hardware = _hardware(hw_cache)
-    results = [{**one, **hardware_fit(one, hardware)} for one in classified]
+    results = [
+        {**one, **hardware_fit(one, hardware, requirements=_needs(one) if memory else None)}
+        for one in classified
+    ]
     if as_json:
         _print_json(results)
     elif table or len(results) > _BLOCKS:
@@ -91,6 +98,7 @@ def render(result: Mapping[str, Any]) -> str:
         f"  PyTorch Device: {result['torch_device']}",
         f"  Hardware Priority: {' > '.join(result['hardware_priority'])}",
         f"  Recommended Template: {result['template']}",
+        *_memory(result["resource_requirements"]),
         "  Hardware Compatibility:",
         *(
             f"    {name}: {_compatible(result['compatibility'][name])}"
@@ -101,6 +109,35 @@ def render(result: Mapping[str, Any]) -> str:
         *(f"    {_evidence(one)}" for one in result["evidence"]),
     ]
     return "\n".join(lines)
+
+
+def _memory(needs: Mapping[str, Any] | None) -> list[str]:
+    if needs is None:
+        return []
+    size = f"{needs['memory_bytes'] / 2**20:.0f} MiB"
+    return [f"  Memory: {size} ({needs['method']}; config: {needs['config']})"]
+
+
+def _needs(classification: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a model is predicted to need, in bytes; None, said on stderr, if nobody knows."""
+    from resource_pool import predict
+    from resource_pool.errors import PredictionError
+
+    try:
+        found = predict(
+            classification["model_name"],
+            model_type=classification["model_type"],
+            auto_class=classification["auto_class"],
+        )
+    except PredictionError as error:
+        say(str(error))
+        return None
+    return {
+        "memory_bytes": found.total_bytes,
+        "weights_bytes": found.weights_bytes,
+        "method": found.method,
+        "config": found.config,
+    }
 
 
 def _own_database() -> Path | None:

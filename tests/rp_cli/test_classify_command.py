@@ -214,3 +214,15 @@ def test_the_hub_is_not_asked_offline_and_that_is_said(rp: Any) -> None:
     code, out, _ = rp("classify", "gpt2", "--hub")
     assert code == 0
     assert "hub: the hub is not asked: HF_HUB_OFFLINE is set" in out
+
+
+def test_memory_is_predicted_on_request_and_unknown_memory_is_said(rp: Any) -> None:
+    code, out, err = rp("classify", "--memory", "--json", "gpt2", "nobody/knows")
+    assert code == 0
+    known, unknown = json.loads(out)
+    needs = known["resource_requirements"]
+    assert needs["weights_bytes"] == 4 * 124_439_808  # in float32; the head is tied
+    assert needs["memory_bytes"] > needs["weights_bytes"]
+    assert needs["config"] == "defaults of GPT2Config, not the real one"
+    assert unknown["resource_requirements"] is None
+    assert "nobody/knows cannot be predicted" in err
