@@ -11,9 +11,10 @@ from typing import Any
 from resource_pool._entries import Entry, Removed
 from resource_pool._events import Event, EventLog
 from resource_pool._eviction import Candidate, score
+from resource_pool._mode import Mode
 from resource_pool._planner import readable
 from resource_pool._store import Store
-from resource_pool.devices import Devices
+from resource_pool.devices import Devices, memory_of
 
 logger = logging.getLogger("resource_pool")
 
@@ -30,11 +31,11 @@ class Evictor:
         store: Store,
         devices: Devices,
         log: EventLog,
+        mode: Mode,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._store, self._devices, self._log, self._sleep = store, devices, log, sleep
-        self.freed_bytes = 0
-        self.low_memory = False
+        self._store, self._devices, self._log = store, devices, log
+        self._mode, self._sleep = mode, sleep
 
     def evict(self, doomed: Callable[[Entry], bool], why: str) -> list[Removed]:
         """Evict what ``doomed`` picks among the entries that nobody leases or pins.
@@ -45,8 +46,8 @@ class Evictor:
         with self._store.lock:
             self._raise_inflation(doomed)
             devices = self._devices_of(doomed)
-            before = self._free(devices)
-            removed = self._store.remove(doomed)
+        before = self._free(devices)
+        removed = self._store.remove(doomed)
         if not removed:
             return []
         if any(item.alive() for item in removed):
@@ -54,7 +55,7 @@ class Evictor:
         self._devices.release(self._to_release(devices))
         gone = [item for item in removed if item.alive() is not True]
         self._wait_for(devices, before, gone)
-        self.freed_bytes += self._store.settle()
+        self._store.settle()
         for item in removed:
             self._tell(item, why)
         return removed
@@ -69,24 +70,24 @@ class Evictor:
 
     def _to_release(self, devices: list[str]) -> list[str]:
         """Return whose caches to empty: in low-memory mode those of every device in use."""
-        if not self.low_memory:
+        if not self._mode.low_memory:
             return devices
         with self._store.lock:
             return sorted({*devices, *self._store.ledger.devices(), "cpu"})
 
     def _devices_of(self, doomed: Callable[[Entry], bool]) -> list[str]:
         entries = (e for e in self._store.entries() if e.movable and doomed(e))
-        return sorted({device for e in entries for device in e.facts.get("sizes", {})})
+        return sorted({device for e in entries for device in _sizes(e.facts)})
 
     def _free(self, devices: Sequence[str]) -> dict[str, int]:
         """Return the free bytes of each device but RAM, of which others take and give as well."""
-        known = {name: self._devices.memory(name) for name in devices if name != "cpu"}
+        known = {name: memory_of(self._devices, name) for name in devices if name != "cpu"}
         return {name: memory.free for name, memory in known.items() if memory is not None}
 
     def _wait_for(
         self, devices: Sequence[str], before: dict[str, int], gone: Sequence[Removed]
     ) -> None:
-        expected = {name: sum(i.facts["sizes"].get(name, 0) for i in gone) for name in before}
+        expected = {name: sum(_sizes(i.facts).get(name, 0) for i in gone) for name in before}
         deadline = self._store.clock() + VERIFY_SECONDS
         wait = _FIRST_WAIT
         while True:
@@ -118,3 +119,8 @@ class Evictor:
 
 def _size(facts: dict[str, Any]) -> int:
     return int(facts.get("memory_usage", 0))
+
+
+def _sizes(facts: dict[str, Any]) -> dict[str, int]:
+    """Return device -> bytes; a tokenizer or another resource takes none."""
+    return dict(facts.get("sizes", {}))

@@ -40,10 +40,12 @@ def score(candidate: Candidate) -> float:
 def choose(candidates: Sequence[Candidate], needed: int) -> tuple[Candidate, ...] | None:
     """Return the cheapest models that together free ``needed`` bytes; None where all do not.
 
-    What somebody seems to hold is taken last. A model whose bytes turn out not to be needed,
-    because a larger one was taken after it, is left alone.
+    What somebody seems to hold stays: dropping it would free nothing, and the next request would
+    load it twice. A model whose bytes turn out not to be needed, because a larger one was taken
+    after it, is left alone.
     """
-    order = sorted((c for c in candidates if c.size > 0), key=lambda c: (c.held, score(c), c.key))
+    free_to_go = (c for c in candidates if c.size > 0 and not c.held)
+    order = sorted(free_to_go, key=lambda c: (score(c), c.key))
     taken: list[Candidate] = []
     freed = 0
     for candidate in order:

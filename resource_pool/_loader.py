@@ -14,14 +14,13 @@ from resource_pool._evicting import Evictor
 from resource_pool._eviction import choose
 from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
+from resource_pool._mode import Mode
 from resource_pool._observer import Observer
 from resource_pool._placer import Loaded, Placer
 from resource_pool._planner import Decision, Request, decide, readable
 from resource_pool._store import Joined, Store, checked
 from resource_pool.devices import Devices
 from resource_pool.errors import (
-    InsufficientMemoryError,
-    LoadTimeoutError,
     ResourceNotFoundError,
     SharedObjectError,
 )
@@ -56,10 +55,11 @@ class Loader:
         hardware: Callable[[], Mapping[str, Any]],
         log: EventLog,
         estimate: Estimate,
+        mode: Mode,
         load_deadline: float | None = None,
     ) -> None:
-        self.observer = Observer(store, devices, hardware)
-        self.evictor = Evictor(store, devices, log)
+        self.observer = Observer(store, devices, hardware, mode)
+        self.evictor = Evictor(store, devices, log, mode)
         self._store, self._devices, self._log = store, devices, log
         self._hardware, self._estimate = hardware, estimate
         self._deadline = load_deadline
@@ -120,6 +120,7 @@ class Loader:
     def after_fork(self) -> None:
         """In a forked child, where no other thread is left."""
         self._planning = threading.Lock()
+        self._placer.after_fork()
 
     def _join(self, signature: tuple[Any, ...], *, lease: bool) -> Joined | None:
         with self._store.lock:
@@ -127,11 +128,7 @@ class Loader:
             return None if route is None else self._store.join(route.key, lease=lease)
 
     def _wait(self, joined: Joined) -> Any:
-        try:
-            return self._store.wait(joined, self._deadline)
-        except LoadTimeoutError:
-            self._store.abandon(joined.entry)
-            raise
+        return self._store.wait(joined, self._deadline)
 
     # -- planning ------------------------------------------------------------------------
 
@@ -170,8 +167,11 @@ class Loader:
     def _reserve(self, key: str, decision: Decision, mine: list[Entry], *, lease: bool) -> None:
         self._store.misses += 1
         entry = self._store.reserve(key, "model", mine, lease=lease)
+        self._charge(entry, decision)
+
+    def _charge(self, entry: Entry, decision: Decision) -> None:
         sizes = decision.spread or {decision.device: decision.needed or 0}
-        entry.charges = self._store.ledger.charge(key, sizes, "reserved")
+        entry.charges = self._store.ledger.charge(entry.key, sizes, "reserved")
 
     def _with_estimate(self, identity: Identity, request: Request) -> Request:
         if request.needed is not None:
@@ -201,20 +201,51 @@ class Loader:
                 break
             # Here the except block is left, and with it the traceback that pins tensors.
             self._devices.release([*_names(decision)])
-            step = next(means, None)
-            if step is None:
-                raise loaded
-            self._log.add(Event("oom_recovery", entry.key, f"{step[0]} after: {loaded}"))
-            logger.warning("%s: out of memory; %s", identity.label, step[0])
-            decision = step[1]
-            other = self._store.rekey(entry, self._key(identity, decision))
-            if other is not None:
-                return self._follow(entry, other)
-        other = self._learn(entry, identity, decision, loaded.facts)
-        if other is not None:
-            return self._follow(entry, other)
+            if self._devices.is_out_of_memory(loaded):
+                decision = self._next_means(entry, means, loaded)
+            else:
+                decision = self._elsewhere(identity, request, loaded)
+            joined = self._redirect(entry, identity, decision)
+            if joined is not None:
+                return self._follow(entry, joined)
+        joined = self._learn(entry, identity, decision, loaded.facts)
+        if joined is not None:
+            return self._follow(entry, joined)
         self._store.publish(entry, loaded.value, loaded.facts, loaded.fingerprint)
         return entry, loaded.value
+
+    def _next_means(
+        self, entry: Entry, means: Iterator[tuple[str, Decision]], error: Exception
+    ) -> Decision:
+        step = next(means, None)
+        if step is None:
+            raise error
+        self._log.add(Event("oom_recovery", entry.key, f"{step[0]} after: {error}"))
+        logger.warning("%s: out of memory; %s", entry.key, step[0])
+        return step[1]
+
+    def _elsewhere(self, identity: Identity, request: Request, error: Exception) -> Decision:
+        """Plan again without the device that has just failed, unless the caller insists on it."""
+        if request.preferences.force_device:
+            raise error
+        logger.warning("%s: %s: %s", identity.label, type(error).__name__, error)
+        return self.plan(identity, request)
+
+    def _redirect(self, entry: Entry, identity: Identity, decision: Decision) -> Joined | None:
+        """Let a load go on under another decision; join what is cached under its key already."""
+        with self._store.lock:
+            key = self._key(identity, decision)
+            self._repoint(entry.key, key)
+            joined = self._store.rekey(entry, key)
+            if joined is None:
+                self._store.ledger.settle(entry.charges)
+                self._charge(entry, decision)
+            return joined
+
+    def _repoint(self, old: str, new: str) -> None:
+        for signature, route in self._routes.items():
+            if route.key == old:
+                self._routes[signature] = replace(route, key=new)
 
     def _key(self, identity: Identity, decision: Decision) -> str:
         """Return the key, in which a model's own dtype has its name once it is known."""
@@ -222,45 +253,46 @@ class Loader:
 
     def _learn(
         self, entry: Entry, identity: Identity, decision: Decision, facts: Mapping[str, Any]
-    ) -> Entry | None:
+    ) -> Joined | None:
         """Note what a load showed: the bytes, and the dtype that is the model's own.
 
         Returns:
-            The instance in that very dtype which is cached already, if there is one.
+            The instance in that very dtype which is cached already, joined, if there is one.
         """
         with self._store.lock:
             self._measured[identity, decision.dtype] = facts["memory_usage"]
             if decision.dtype is not None or not facts["sizes"]:
                 return None
             self._native[identity] = facts["dtype"]
-            old, new = entry.key, self._key(identity, decision)
-            for signature, route in self._routes.items():
-                if route.key == old:
-                    self._routes[signature] = replace(route, key=new)
-            return self._store.rekey(entry, new)
+            key = self._key(identity, decision)
+            self._repoint(entry.key, key)
+            return self._store.rekey(entry, key)
 
-    def _follow(self, entry: Entry, other: Entry) -> tuple[Entry, Any]:
-        """Hand out the instance that is there already in place of the one that had no room."""
-        joined = self._store.join(other.key)
-        if joined is None:
-            raise InsufficientMemoryError(f"{entry.key} had no room, and {other.key} has gone.")
+    def _follow(self, entry: Entry, joined: Joined) -> tuple[Entry, Any]:
+        """Hand out the instance that is there already in place of the one of this load."""
         value = self._wait(joined)
         self._store.publish(entry, value, {})
-        return other, value
+        return joined.entry, value
 
     def _attempt(
         self, entry: Entry, decision: Decision, identity: Identity, constructor: Constructor
     ) -> Loaded | Exception:
-        """Construct and place once; return the error, without its frames, if memory ran out."""
+        """Construct and place once.
+
+        Returns:
+            The error, without its frames, where there is something left to try: memory ran out,
+            or the device failed.
+        """
         try:
             value = checked(entry.key, constructor)
             return self._placer.place(entry, value, decision, identity)
         except SharedObjectError:
             raise
         except Exception as error:
-            if not self._devices.is_out_of_memory(error):
+            device_failed = self.observer.has_failed(identity, _names(decision))
+            if not device_failed and not self._devices.is_out_of_memory(error):
                 raise
-            logger.debug("%s: out of memory", entry.key, exc_info=True)
+            logger.debug("%s is not loaded", entry.key, exc_info=True)
             error.__context__ = error.__cause__ = None
             return error.with_traceback(None)
 

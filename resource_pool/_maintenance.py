@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from typing import Any
 
 from resource_pool import _system
 from resource_pool._entries import Entry
 from resource_pool._events import Event, EventLog
 from resource_pool._evicting import Evictor
+from resource_pool._mode import Mode
 from resource_pool._store import Store
 
 logger = logging.getLogger("resource_pool")
@@ -28,22 +30,22 @@ LOW_MEMORY_CONTAINER_SHARE = 0.2
 class Maintenance:
     """The upkeep of a pool. The same code runs at each admission and in the monitor's thread."""
 
-    def __init__(self, store: Store, evictor: Evictor, log: EventLog) -> None:
+    def __init__(self, store: Store, evictor: Evictor, log: EventLog, mode: Mode) -> None:
         self._store, self._evictor, self._log = store, evictor, log
-        self.low_memory = False
+        self._mode = mode
         self._warned_at = float("-inf")
 
     @property
     def max_age_minutes(self) -> float:
         """The age at which unused resources go: 30 minutes, in low-memory mode 10."""
-        return LOW_MEMORY_MAX_AGE_MINUTES if self.low_memory else MAX_AGE_MINUTES
+        return LOW_MEMORY_MAX_AGE_MINUTES if self._mode.low_memory else MAX_AGE_MINUTES
 
     def look(self) -> None:
         """Look at the machine's memory: switch modes, warn, and drop what is idle."""
         memory = _system.system_memory()
         if not memory:
             return
-        if not self.low_memory and is_low(memory):
+        if not self._mode.low_memory and is_low(memory):
             logger.warning(
                 "Low memory detected (%.1f MB). Enabling low memory mode.", memory["available_mb"]
             )
@@ -54,7 +56,7 @@ class Maintenance:
 
     def enable_low_memory(self) -> None:
         """Turn low-memory mode on; nothing turns it off but a new pool."""
-        self.low_memory = True
+        self._mode.low_memory = True
         self._log.shrink()
 
     def drop_older_than(self, seconds: float, why: str) -> list[Any]:
@@ -68,7 +70,7 @@ class Maintenance:
         return self._evictor.evict(doomed, why)
 
     def _warn(self, memory: dict[str, Any]) -> None:
-        every = LOW_MEMORY_WARN_EVERY_SECONDS if self.low_memory else WARN_EVERY_SECONDS
+        every = LOW_MEMORY_WARN_EVERY_SECONDS if self._mode.low_memory else WARN_EVERY_SECONDS
         now = self._store.clock()
         if now - self._warned_at < every:
             return
@@ -89,21 +91,27 @@ def is_low(memory: dict[str, Any]) -> bool:
 
 
 class Monitor:
-    """A daemon thread that calls ``look`` at an interval, until it is stopped."""
+    """A daemon thread that calls ``look`` at an interval, as long as the pool lives."""
 
     def __init__(self, maintenance: Maintenance, interval: float) -> None:
         self._stopped = threading.Event()
+        # The thread must not keep the pool, and with it every model, alive.
+        self._maintenance = weakref.ref(maintenance)
         self._thread = threading.Thread(
-            target=self._run, args=(maintenance, interval), name="rp-pool-monitor", daemon=True
+            target=self._run, args=(interval,), name="rp-pool-monitor", daemon=True
         )
         self._thread.start()
 
-    def _run(self, maintenance: Maintenance, interval: float) -> None:
+    def _run(self, interval: float) -> None:
         while not self._stopped.wait(interval):
+            maintenance = self._maintenance()
+            if maintenance is None:
+                return
             try:
                 maintenance.look()
             except Exception:
                 logger.exception("The pool's monitor failed; it goes on.")
+            del maintenance
 
     def stop(self) -> None:
         """End the thread and wait for it."""

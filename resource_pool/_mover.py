@@ -14,7 +14,7 @@ from resource_pool._observer import LOW_MEMORY_GPU_SHARE
 from resource_pool._planner import Request
 from resource_pool._preferences import parse_preferences
 from resource_pool._store import Store
-from resource_pool.devices import Devices
+from resource_pool.devices import Devices, memory_of
 from resource_pool.errors import DeviceBusyError, ResourceNotFoundError
 
 logger = logging.getLogger("resource_pool")
@@ -45,11 +45,11 @@ class Mover:
     def demote_idle(self, identity: Identity) -> None:
         """Bring a model that nobody holds to RAM before it is handed out, if its GPU is full."""
         for entry in self._instances(identity.family, identity.name):
-            memory = self._devices.memory(str(entry.facts.get("device")))
+            memory = memory_of(self._devices, str(entry.facts.get("device")))
             full = memory and memory.free < (1 - LOW_MEMORY_GPU_SHARE) * memory.total
             if entry.facts.get("device") != CPU and full and not entry.seems_held():
                 try:
-                    self._move(entry, entry.facts["identity"], CPU, CPU)
+                    self._move(entry, entry.facts["identity"], CPU, CPU, unless_held=True)
                 except DeviceBusyError as error:
                     logger.debug("not demoted: %s", error)
 
@@ -74,16 +74,26 @@ class Mover:
             )
         return found[0]
 
-    def _move(self, entry: Entry, identity: Identity, device: str, backend: str) -> Any:
+    def _move(
+        self,
+        entry: Entry,
+        identity: Identity,
+        device: str,
+        backend: str,
+        *,
+        unless_held: bool = False,
+    ) -> Any:
         old, came_from = entry.key, entry.facts["device"]
-        new = identity.key(device, entry.facts["dtype"])
+        new = identity.key(device, entry.facts["key_dtype"])
         with self._store.failing() as mine:
             with self._store.lock:
                 self._refuse_unless_movable(entry, new)
+                if unless_held and entry.seems_held():
+                    raise DeviceBusyError(f"{entry.key} is held by somebody by now.")
                 mine.append(entry)
                 value = self._store.reopen(entry, new)
             self._devices.place(value, device, None)
-            kept = ("identity", "weights", "needed")
+            kept = ("identity", "key_dtype", "weights", "needed")
             facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
             facts["backend"] = backend
             self._store.publish(entry, value, facts, self._devices.fingerprint(value))

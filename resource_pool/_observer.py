@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import gc
-from collections.abc import Callable, Mapping
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from resource_pool._eviction import Candidate
 from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
+from resource_pool._mode import Mode
 from resource_pool._planner import Snapshot, readable, torch_devices
 from resource_pool._store import Store
 from resource_pool.devices import Devices, Memory
@@ -25,10 +28,14 @@ class Observer:
     """Takes snapshots, and remembers where models failed. The store's lock guards ``_failed``."""
 
     def __init__(
-        self, store: Store, devices: Devices, hardware: Callable[[], Mapping[str, Any]]
+        self,
+        store: Store,
+        devices: Devices,
+        hardware: Callable[[], Mapping[str, Any]],
+        mode: Mode,
     ) -> None:
-        self.low_memory = False
         self._store, self._devices, self._hardware = store, devices, hardware
+        self._mode = mode
         self._failed: dict[tuple[Identity, str], tuple[float, str]] = {}
         self._collected_at = float("-inf")
 
@@ -36,7 +43,7 @@ class Observer:
         """Look at the machine first, then, under the lock, at the pool."""
         report = self._hardware()
         names = torch_devices(report)
-        memory = {name: self._devices.memory(name) or known for name, known in names.items()}
+        memory, failed = self._memory(names)
         self._settle()
         with self._store.lock:
             ledger, now = self._store.ledger, self._store.clock()
@@ -47,14 +54,26 @@ class Observer:
             }
             idle = {name: tuple(self.candidates(name)) for name in memory}
             held = {name: _held(ledger.holders(name)) for name in memory}
-            failed = {
+            failed |= {
                 device: reason
                 for (who, device), (until, reason) in self._failed.items()
                 if who == identity and until > now
             }
-        if self.low_memory:
+        if self._mode.low_memory:
             failed |= _kept_in_ram(memory)
-        return Snapshot(report, free, idle, held, failed)
+        return Snapshot(report, free, idle, held, failed, can_spread=_has_accelerate())
+
+    def _memory(
+        self, known: Mapping[str, Memory | None]
+    ) -> tuple[dict[str, Memory | None], dict[str, str]]:
+        """Return each device's memory, by its own word or the report's, and those that fail."""
+        memory, failed = dict(known), {}
+        for name in known:
+            try:
+                memory[name] = self._devices.memory(name) or known[name]
+            except RuntimeError as error:
+                failed[name] = f"its memory cannot be asked for ({error})"
+        return memory, failed
 
     def _settle(self) -> None:
         """Strike out what has gone; what is leaving may only wait for the garbage collector."""
@@ -93,11 +112,21 @@ class Observer:
             until = self._store.clock() + FAILURE_SECONDS
             self._failed[identity, device] = (until, reason)
 
+    def has_failed(self, identity: Identity, devices: Sequence[str]) -> bool:
+        """Whether the model is known to have failed on one of these devices."""
+        with self._store.lock:
+            return any((identity, device) in self._failed for device in devices)
+
     def forget_failures(self) -> None:
         """Drop the failures that are over."""
         with self._store.lock:
             now = self._store.clock()
             self._failed = {k: f for k, f in self._failed.items() if f[0] > now}
+
+
+@functools.cache
+def _has_accelerate() -> bool:
+    return importlib.util.find_spec("accelerate") is not None
 
 
 def _free(memory: Memory, charged: int, reserved: int) -> int:

@@ -33,6 +33,10 @@ class Placed:
                 self._owners[id(part)] = (self._watch(part), owner, label)
         return ""
 
+    def after_fork(self) -> None:
+        """In a forked child: another thread may have held the lock."""
+        self._lock = threading.Lock()
+
     def _watch(self, part: Any) -> weakref.ref[Any]:
         # No lock in the callback: the collector may run it while this thread holds the lock.
         number = id(part)

@@ -34,6 +34,10 @@ class Placer:
         self._devices, self._observer, self._log = devices, observer, log
         self._placed = Placed()
 
+    def after_fork(self) -> None:
+        """In a forked child, where no other thread is left."""
+        self._placed.after_fork()
+
     def place(self, entry: Entry, value: Any, decision: Decision, identity: Identity) -> Loaded:
         """Put a new model where it was decided, and say what it then is."""
         from resource_pool.weights import provenance
@@ -50,7 +54,8 @@ class Placer:
             else:
                 left = self._devices.place(value, decision.device, decision.dtype)
         except Exception as error:
-            self._observer.remember_failure(identity, decision.device, error)
+            for device in decision.spread or (decision.device,):
+                self._observer.remember_failure(identity, device, error)
             raise
         if left:
             logger.info("%s is left where it is: %s.", identity.label, left)
@@ -59,7 +64,8 @@ class Placer:
         facts = self._devices.describe(value)
         facts["backend"] = "unknown" if left else decision.backend
         facts["weights"] = provenance(value)
-        facts |= {"needed": decision.needed, "identity": identity}
+        cast = decision.dtype or facts["dtype"]
+        facts |= {"needed": decision.needed, "identity": identity, "key_dtype": cast}
         numbers = {name: facts[name] for name in ("device", "dtype", "memory_usage", "weights")}
         numbers |= {"backend": facts["backend"], "predicted": decision.needed}
         self._log.add(Event("place", entry.key, "; ".join(decision.notes), numbers))

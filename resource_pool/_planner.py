@@ -26,6 +26,12 @@ from resource_pool.errors import DeviceUnavailableError, InsufficientMemoryError
 TORCH_DEVICE_TYPES = {CPU: "cpu", CUDA: "cuda", ROCM: "cuda", XPU: "xpu", MPS: "mps"}
 
 
+_NEEDS = "it needs "
+
+# The share of a GPU's free memory that a spread model's weights may take.
+SPREAD_SHARE = 0.9
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked for, and what is known about the model.
@@ -58,7 +64,8 @@ class Snapshot:
         free: torch device -> bytes that a new model could take there now.
         idle: torch device -> the models there that may go.
         held: torch device -> what takes the rest, in words, for an error message.
-        failed: torch device -> why this model failed there a short while ago.
+        failed: torch device -> why it is passed over: it, or this model on it, failed.
+        can_spread: whether accelerate is here, which spreads a model over several GPUs.
     """
 
     report: Mapping[str, Any]
@@ -66,6 +73,7 @@ class Snapshot:
     idle: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
     held: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    can_spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,8 @@ def decide(request: Request, snapshot: Snapshot) -> Decision:
             surprising = bool(told) and request.preferences.device is not None
             return replace(chosen, notes=told, surprising=surprising)
         if _is_forced(wanted, request.preferences):
-            kind = DeviceUnavailableError if obstacle else InsufficientMemoryError
+            short = not obstacle and chosen.startswith(_NEEDS)
+            kind = InsufficientMemoryError if short else DeviceUnavailableError
             raise kind(f"{request.label}: {wanted} is forced and cannot be used: {chosen}.")
         last_word = chosen
         if _is_explicit(wanted, request.preferences) or not obstacle:
@@ -234,7 +243,7 @@ def _fit_one(device: DeviceName, request: Request, snapshot: Snapshot) -> Decisi
     if leaving is None:
         held = snapshot.held.get(name)
         rest = f", {held}" if held else ""
-        return f"it needs {readable(needed)}, {readable(free)} free{rest}"
+        return f"{_NEEDS}{readable(needed)}, {readable(free)} free{rest}"
     return replace(decision, evict=tuple(candidate.key for candidate in leaving))
 
 
@@ -251,9 +260,12 @@ def _spread(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decisio
     names = [_torch_name(DeviceName(wanted.backend, d["index"])) for d in _devices(
         wanted.backend, snapshot.report
     )]  # fmt: skip
-    budgets = {name: snapshot.free[name] for name in names if snapshot.free.get(name)}
+    # Some room for what a forward needs on each device.
+    room = {name: int(SPREAD_SHARE * snapshot.free.get(name, 0)) for name in names}
+    budgets = {n: size for n, size in room.items() if size and n not in snapshot.failed}
     asked = _asked_index(wanted, request.preferences)
-    if wanted.backend not in (CUDA, ROCM) or len(budgets) < 2 or asked is not None:
+    spreadable = snapshot.can_spread and wanted.backend in (CUDA, ROCM)
+    if not spreadable or len(budgets) < 2 or asked is not None:
         return None
     dtype, _ = _dtype(DeviceName(wanted.backend), request, snapshot.report)
     needed = _needed(wanted.backend, dtype, request)

@@ -21,6 +21,7 @@ from resource_pool._identity import Identity
 from resource_pool._lease import Lease
 from resource_pool._loader import Estimate, Loader
 from resource_pool._maintenance import Maintenance, Monitor
+from resource_pool._mode import Mode
 from resource_pool._mover import Mover
 from resource_pool._planner import Decision, Request
 from resource_pool._preferences import parse_preferences
@@ -67,14 +68,22 @@ class ResourcePool:
         self._devices = devices or TorchDevices()
         self._store = Store(clock, self._devices.parts)
         self._log = EventLog()
+        self._mode = Mode()
+        self._deadline = load_deadline
         self._loader = Loader(
-            self._store, self._devices, self._hardware, self._log, estimate, load_deadline
+            self._store,
+            self._devices,
+            self._hardware,
+            self._log,
+            estimate,
+            self._mode,
+            load_deadline,
         )
         self._evictor = self._loader.evictor
         # Requests without preferences -> key, so that a hit costs two look-ups. A row may be
         # stale, and then leads nowhere.
         self._known: dict[tuple[str, str, str | None, str | None], str] = {}
-        self._maintenance = Maintenance(self._store, self._evictor, self._log)
+        self._maintenance = Maintenance(self._store, self._evictor, self._log, self._mode)
         self._mover = Mover(self._store, self._devices, self._loader, self._log)
         self._read_environment()
         interval = monitor_interval or _monitor_interval()
@@ -98,7 +107,7 @@ class ResourcePool:
         """
         parts = [quoted(str(part)) for part in (resource_type, resource_id) if part is not None]
         key = ":".join(["resource", *parts])
-        return self._store.get_or_load(key, "resource", constructor)
+        return self._store.get_or_load(key, "resource", constructor, self._deadline)
 
     def get_tokenizer(
         self,
@@ -116,7 +125,8 @@ class ResourcePool:
         """
         family = family_facts(model_type, model_name).family
         identity = Identity(family, model_name, revision or "", variant or "")
-        return self._store.get_or_load(identity.tokenizer_key, "tokenizer", constructor)
+        key = identity.tokenizer_key
+        return self._store.get_or_load(key, "tokenizer", constructor, self._deadline)
 
     def get_model(
         self,
@@ -157,7 +167,7 @@ class ResourcePool:
             Otherwise as in :meth:`get_resource`.
         """
         plain = (model_type, model_name, revision, variant)
-        if hardware_preferences is None and plain in self._known:
+        if hardware_preferences is None and keep_alive is None and not self._mode.low_memory:
             model = self._store.hit(self._known.get(plain, ""))
             if model is not None:
                 return model
@@ -167,7 +177,7 @@ class ResourcePool:
         entry, model = self._obtain(identity, request, constructor)
         if keep_alive is not None:
             entry.keep_alive = 60.0 * keep_alive
-        elif hardware_preferences is None and not self._maintenance.low_memory:
+        elif hardware_preferences is None:
             self._known[plain] = entry.key
         return model
 
@@ -229,8 +239,7 @@ class ResourcePool:
             self._devices,
             self._log,
             self._report,
-            low_memory=self._maintenance.low_memory,
-            freed_bytes=self._evictor.freed_bytes,
+            low_memory=self._mode.low_memory,
         )
 
     def get_resource_details(self, resource_key: str) -> dict[str, Any]:
@@ -338,11 +347,9 @@ class ResourcePool:
 
     def enable_low_memory_mode(self) -> None:
         """Turn on low-memory mode; docs/low-memory.md has its effects in numbers."""
-        if not self._maintenance.low_memory:
+        if not self._mode.low_memory:
             logger.info("Low-memory mode is on.")
         self._maintenance.enable_low_memory()
-        self._loader.observer.low_memory = self._evictor.low_memory = True
-        self._known.clear()  # from now on, a model may have to move before it is handed out
 
     def _read_environment(self) -> None:
         value = os.environ.get("RESOURCE_POOL_LOW_MEMORY", "").strip().lower()
@@ -362,7 +369,9 @@ class ResourcePool:
         from resource_pool import reports  # needed only when something has failed
 
         with self._store.lock:
-            holders = self._store.ledger.holders(hardware_type)
+            ledger = self._store.ledger
+            named = [d for d in ledger.devices() if d.startswith(hardware_type)]
+            holders = [charge for device in named for charge in ledger.holders(device)]
         held_by = [{"key": charge.owner, "mb": charge.size / 2**20} for charge in holders]
         return reports.error_report(
             model_name,
@@ -412,15 +421,11 @@ class ResourcePool:
         *,
         lease: bool = False,
     ) -> tuple[Entry, Any]:
-        if self._maintenance.low_memory:
+        if self._mode.low_memory:
             self._mover.demote_idle(identity)
-        return self._loader.get(identity, request, constructor, before_load=self._look, lease=lease)
-
-    def _look(self) -> None:
-        """Look at the machine's memory before a load; the monitor does the same."""
-        self._maintenance.look()
-        if self._maintenance.low_memory and not self._loader.observer.low_memory:
-            self.enable_low_memory_mode()
+        return self._loader.get(
+            identity, request, constructor, before_load=self._maintenance.look, lease=lease
+        )
 
     def _hardware(self) -> Mapping[str, Any]:
         self._report = self._ask_hardware()

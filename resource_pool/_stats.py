@@ -13,7 +13,7 @@ from resource_pool import _system
 from resource_pool._entries import Entry
 from resource_pool._events import EventLog
 from resource_pool._store import Store
-from resource_pool.devices import Devices
+from resource_pool.devices import Devices, Memory, memory_of
 from resource_pool.devices.torch import cuda_statistics
 
 MB = 1024 * 1024
@@ -26,13 +26,13 @@ def collect(
     report: Mapping[str, Any] | None,
     *,
     low_memory: bool,
-    freed_bytes: int,
 ) -> dict[str, Any]:
     """Return the statistics as plain values; memory in MB unless a name says otherwise.
 
     Args:
         report: the last detection report that the pool saw; None before the first.
     """
+    store.settle()
     entries = [entry for entry in store.entries() if entry.ready]
     models = [entry for entry in entries if entry.kind == "model"]
     used = sum(entry.facts.get("memory_usage", 0) for entry in models)
@@ -65,7 +65,7 @@ def collect(
             "mutations": log.count("mutated"),
             "moves": log.count("move"),
             "not_freed": log.count("not_freed"),
-            "freed_mb": freed_bytes / MB,
+            "freed_mb": store.freed_bytes / MB,
         },
     }
 
@@ -90,7 +90,6 @@ def model_facts(entry: Entry, now: float) -> dict[str, Any]:
 
 
 def _per_device(store: Store, devices: Devices) -> dict[str, dict[str, float | None]]:
-    store.settle()
     with store.lock:
         totals = {
             name: (
@@ -103,10 +102,14 @@ def _per_device(store: Store, devices: Devices) -> dict[str, dict[str, float | N
         name: {
             "used_mb": used / MB,
             "reserved_mb": reserved / MB,
-            "budget_mb": None if (memory := devices.memory(name)) is None else memory.total / MB,
+            "budget_mb": _megabytes(memory_of(devices, name)),
         }
         for name, (used, reserved) in totals.items()
     }
+
+
+def _megabytes(memory: Memory | None) -> float | None:
+    return None if memory is None else memory.total / MB
 
 
 def _mps() -> dict[str, Any]:

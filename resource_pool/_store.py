@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NamedTuple
@@ -75,15 +76,28 @@ class Store:
         self.misses = 0
         self.inflation = 0.0
         self._entries: dict[str, Entry] = {}
-        # Charges of evicted models that are really gone by now. The collector appends, which is
-        # atomic and takes no lock; the next decision strikes them out.
-        self._freed: deque[int] = deque()
+        self.freed_bytes = 0
+        # Evicted objects by token: how many of their parts still live, and their charges. The
+        # collector appends the token of a part that has gone, which is atomic and takes no lock;
+        # the next decision counts it.
+        self._tokens = itertools.count()
+        self._leaving: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self._gone: deque[int] = deque()
         self._waiting: dict[int, Entry] = {}  # thread -> the entry whose load it waits for
 
     # -- getting -------------------------------------------------------------------------
 
-    def get_or_load(self, key: str, kind: str, constructor: Callable[[], Any] | None) -> Any:
+    def get_or_load(
+        self,
+        key: str,
+        kind: str,
+        constructor: Callable[[], Any] | None,
+        deadline: float | None = None,
+    ) -> Any:
         """Return the object under ``key``, loading it once however many threads ask.
+
+        Args:
+            deadline: seconds to wait for another thread's load; None waits for ever.
 
         Raises:
             ResourceNotFoundError: the key is not cached and there is no constructor.
@@ -99,7 +113,7 @@ class Store:
                     if constructor is not None:
                         self.reserve(key, kind, mine)
             if joined is not None:
-                return self.wait(joined)
+                return self.wait(joined, deadline)
             if constructor is None:
                 raise ResourceNotFoundError(self.not_found(key))
             value = checked(key, constructor)
@@ -153,11 +167,14 @@ class Store:
         if joined.future is None or joined.future.done():
             return joined.result()
         me = threading.get_ident()
-        with self.lock:
-            self._refuse_cycle(joined.entry, me)
-            self._waiting[me] = joined.entry
         try:
+            with self.lock:
+                self._refuse_cycle(joined.entry, me)
+                self._waiting[me] = joined.entry
             return joined.result(timeout)
+        except LoadTimeoutError:
+            self.abandon(joined.entry)
+            raise
         finally:
             with self.lock:
                 self._waiting.pop(me, None)
@@ -165,7 +182,8 @@ class Store:
     def _refuse_cycle(self, entry: Entry, me: int) -> None:
         """Follow who waits for whom; two loads that wait for each other would never end."""
         waited_for: Entry | None = entry
-        while waited_for is not None:
+        # A row may outlive its load by the moment in which the waiter wakes up.
+        while waited_for is not None and waited_for.future and not waited_for.future.done():
             if waited_for.loading_thread == me:
                 raise RecursiveLoadError(
                     f"The load of {entry.key} waits for a load of this thread, which would wait "
@@ -205,8 +223,8 @@ class Store:
             self._entries[key] = entry
             return entry
 
-    def rekey(self, entry: Entry, key: str) -> Entry | None:
-        """Give a loading entry another key; return the entry that has it already, if one has.
+    def rekey(self, entry: Entry, key: str) -> Joined | None:
+        """Give a loading entry another key; join the entry that has it already, if one has.
 
         Then the leases go over to that one, and this entry is out of the store.
         """
@@ -220,7 +238,8 @@ class Store:
                 return None
             other.leases += entry.leases
             entry.leases, entry.forward = 0, other
-            return other
+            self._count_hit(other)
+            return Joined(other, other.value, other.future)
 
     def publish(
         self, entry: Entry, value: Any, facts: dict[str, Any], fingerprint: Any = None
@@ -236,9 +255,10 @@ class Store:
                 sizes = facts.get("sizes", {})
                 entry.charges = self.ledger.charge(entry.key, sizes, "used")
             entry.state = State.READY
-            future, entry.future = entry.future, None
-        if future is not None:
-            future.set_result(value)
+        # In this order: whatever interrupts it, the entry still has the future to resolve.
+        if entry.future is not None:
+            entry.future.set_result(value)
+        entry.future = None
 
     def fail(self, entry: Entry, error: BaseException) -> None:
         """Forget an entry whose load has failed, then tell those who wait for it.
@@ -247,6 +267,10 @@ class Store:
         """
         with self.lock:
             if not entry.future or entry.future.done():
+                return
+            if entry.ready:  # interrupted after the load, before the others were told
+                entry.future.set_result(entry.value)
+                entry.future = None
                 return
             if self._entries.get(entry.key) is entry:
                 del self._entries[entry.key]
@@ -320,19 +344,31 @@ class Store:
         entry.value = entry.fingerprint = None
         return removed
 
-    def _watch(self, value: Any, charges: Iterable[int]) -> tuple[weakref.ref[Any], ...]:
+    def _watch(self, value: Any, charges: tuple[int, ...]) -> tuple[weakref.ref[Any], ...]:
+        """Have the charges struck out when the object and all its parts are gone."""
+        watched = [value, *self._parts(value)]
         try:
-            weakref.finalize(value, self._freed.extend, charges).atexit = False
-            return (weakref.ref(value), *map(weakref.ref, self._parts(value)))
+            references = tuple(map(weakref.ref, watched))
         except TypeError:
-            self._freed.extend(charges)  # an int, a tuple: nothing that takes memory of a device
+            self.ledger.settle(charges)  # an int, a tuple: nothing that takes a device's memory
             return ()
+        token = next(self._tokens)
+        self._leaving[token] = (len(watched), charges)
+        for part in watched:
+            weakref.finalize(part, self._gone.append, token).atexit = False
+        return references
 
-    def settle(self) -> int:
-        """Strike out what has really gone since the last time; return its bytes."""
+    def settle(self) -> None:
+        """Strike out what has really gone since the last time, and count its bytes as freed."""
         with self.lock:
-            numbers = [self._freed.popleft() for _ in range(len(self._freed))]
-            return self.ledger.settle(numbers)
+            for _ in range(len(self._gone)):
+                token = self._gone.popleft()
+                left, charges = self._leaving[token]
+                if left > 1:
+                    self._leaving[token] = (left - 1, charges)
+                else:
+                    del self._leaving[token]
+                    self.freed_bytes += self.ledger.settle(charges)
 
     # -- looking -------------------------------------------------------------------------
 

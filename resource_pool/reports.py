@@ -28,7 +28,10 @@ SCHEMA_VERSION = 1
 _ERROR_TYPES: tuple[tuple[str, str], ...] = (
     (
         "out_of_memory",
-        r"out of memory|outofmemory|can(?:no|')t allocate memory|memoryerror|bad_alloc",
+        (
+            r"\bneeds [\d.]+ [KMGT]iB|out of memory|outofmemory|memoryerror|bad_alloc"
+            r"|can(?:no|')t allocate memory"
+        ),
     ),
     ("missing_package", r"no module named|modulenotfounderror|requires the .* (library|package)"),
     (
@@ -58,7 +61,7 @@ _ERROR_TYPES: tuple[tuple[str, str], ...] = (
 )
 
 _OPERATION = re.compile(r"aten::[\w.]+|(?<=operator ')[^']+|(?<=Could not run ')[^']+")
-_NEEDED = re.compile(r"tried to allocate ([\d.]+) ?([KMGT]i?B)", re.IGNORECASE)
+_NEEDED = re.compile(r"(?:tried to allocate|needs) ([\d.]+) ?([KMGT]i?B)", re.IGNORECASE)
 _FREE = re.compile(r"([\d.]+) ?([KMGT]i?B) (?:is )?free", re.IGNORECASE)
 _MB_PER = {"k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
 

@@ -117,9 +117,15 @@ class FakeDevices:
         if device in self.broken:
             raise self.broken[device]
         dtype = dtype or model.dtype
-        self.put(model, {device: model.elements * _DTYPE_BYTES[dtype]})
-        model.dtype = dtype
+        if _DTYPE_BYTES[dtype] < _DTYPE_BYTES[model.dtype]:
+            self._cast(model, dtype)
+        self.put(model, {device: model.elements * _DTYPE_BYTES[model.dtype]})
+        self._cast(model, dtype)
         return ""
+
+    def _cast(self, model: FakeModel, dtype: str) -> None:
+        self.put(model, {model.device: model.elements * _DTYPE_BYTES[dtype]})
+        model.dtype = dtype
 
     def spread(self, model: Any, budgets: Mapping[str, int], dtype: str | None) -> Any:
         """Fill the devices in their order."""

@@ -7,9 +7,12 @@ with memory that a test sets.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+logger = logging.getLogger("resource_pool")
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,12 @@ class Devices(Protocol):
 
     def fingerprint(self, model: Any) -> Mapping[str, Hashable]:
         """Return what must not change while a model is shared: name -> value."""
+
+
+def memory_of(devices: Devices, device: str) -> Memory | None:
+    """Return a device's memory, or None where asking fails: the device may have gone."""
+    try:
+        return devices.memory(device)
+    except RuntimeError as error:
+        logger.warning("The memory of %s cannot be asked for: %s", device, error)
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -9,6 +10,8 @@ from typing import Any
 
 from resource_pool import _system
 from resource_pool.devices import Memory
+
+logger = logging.getLogger("resource_pool")
 
 MB = 1024 * 1024
 
@@ -49,6 +52,9 @@ class TorchDevices:
         """
         left = _why_left(model)
         if not left:
+            # The smaller first: half precision must not take a GPU's memory in float32.
+            if _shrinks(model, dtype):
+                _cast(model, dtype)
             model.to(device=device)
             _cast(model, dtype)
         return left
@@ -120,8 +126,10 @@ class TorchDevices:
         if _why_left(model):
             return False
         return any(
-            str(p.device) != device or dtype not in (None, _dtype_name(p))
-            for p in model.parameters()
+            str(p.device) != device
+            or not (dtype in (None, _dtype_name(p)) or _stays_float32(model, name, dtype))
+            for name, p in model.named_parameters()
+            if p.is_floating_point() or str(p.device) != device
         )
 
     def fingerprint(self, model: Any) -> Mapping[str, Hashable]:
@@ -161,7 +169,7 @@ def cuda_statistics(report: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     torch = _torch_with_cuda()
     count = 0 if torch is None else torch.cuda.device_count()
-    devices = [_cuda_device(torch, index) for index in range(count)] or _detected(report)
+    devices = _cuda_devices(torch, count) or _detected(report)
     version = getattr(sys.modules.get("torch"), "version", None)
     return {
         "device_count": len(devices),
@@ -196,6 +204,14 @@ def _detected_device(device: Mapping[str, Any]) -> dict[str, Any]:
         "tensor_cores": device.get("tensor_cores"),
         "age_seconds": device.get("memory_free_age_seconds"),
     }
+
+
+def _cuda_devices(torch: Any, count: int) -> list[dict[str, Any]]:
+    try:
+        return [_cuda_device(torch, index) for index in range(count)]
+    except RuntimeError as error:  # a GPU that has fallen off the bus
+        logger.warning("CUDA's memory cannot be asked for: %s", error)
+        return []
 
 
 def _cuda_device(torch: Any, index: int) -> dict[str, Any]:
@@ -251,7 +267,15 @@ def _cast(model: Any, dtype: str | None) -> None:
             tensor.data = tensor.data.to(wanted)
 
 
-def _stays_float32(model: Any, name: str, dtype: str) -> bool:
+def _shrinks(model: Any, dtype: str | None) -> bool:
+    """Whether the cast makes the model smaller."""
+    if dtype is None:
+        return False
+    size = getattr(sys.modules["torch"], dtype).itemsize
+    return any(p.is_floating_point() and p.element_size() > size for p in model.parameters())
+
+
+def _stays_float32(model: Any, name: str, dtype: str | None) -> bool:
     """Whether the class of ``model`` wants this parameter in float32, as transformers reads it."""
     kept = list(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
     if dtype == "float16":

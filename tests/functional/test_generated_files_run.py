@@ -67,13 +67,19 @@ def test_real_weights_pass_and_know_what_is_similar(tmp_path):
     assert status["test_similar_sentences_are_closer"] == "passed"
 
 
-def test_half_precision_is_compared_with_the_cpu_in_float32(tmp_path):
-    path = generate("bert-base-uncased", tmp_path)
-    preferences = str({"device": "cpu", "precision": "bf16"})
+@pytest.mark.parametrize(
+    ("model", "precision", "dtype"),
+    [
+        ("bert-base-uncased", "bf16", "bfloat16"),
+        ("t5-small", "fp16", "float16+float32"),  # its class keeps some parameters in float32
+    ],
+)
+def test_half_precision_is_compared_with_the_cpu_in_float32(tmp_path, model, precision, dtype):
+    preferences = str({"device": "cpu", "precision": precision})
     environment = {"RP_WEIGHTS": "tiny", "TEST_HARDWARE_PREFERENCES": preferences}
-    result = run_one(path, DEADLINE, environment)
+    result = run_one(generate(model, tmp_path), DEADLINE, environment)
     assert result["status"] == "passed", result
-    assert [model["dtype"] for model in result["pool"]["models"]] == ["bfloat16", "float32"]
+    assert [model["dtype"] for model in result["pool"]["models"]] == [dtype, "float32"]
     compared = next(t for t in result["tests"] if "agrees_with_cpu" in t["name"])
     assert compared["status"] == "passed"
 

@@ -81,7 +81,6 @@ class TestOpenaiWhisperTiny(unittest.TestCase):
                     ),
                     hardware_preferences=preferences,
                     variant=f"AutoModelForSpeechSeq2Seq-{cls.weights.kind}",
-                    needs=cls.weights.size_bytes,
                 )
         except DeviceUnavailableError as error:
             raise unittest.SkipTest(str(error)) from error
@@ -143,7 +142,7 @@ class TestOpenaiWhisperTiny(unittest.TestCase):
         facts = pool.get_stats()["models"][key]
         devices = {str(parameter.device) for parameter in model.parameters()}
         self.assertEqual("+".join(sorted(devices)), facts["device"])
-        self.assertEqual(str(self.dtype), f"torch.{facts['dtype']}")
+        self.assertIn(str(self.dtype).removeprefix("torch."), facts["dtype"].split("+"))
         if self.weights.kind == "tiny":
             self.assertEqual(facts["weights"], "tiny")
         else:

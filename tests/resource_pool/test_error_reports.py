@@ -59,6 +59,7 @@ def test_an_unknown_model_is_said_to_be_unknown(pool):
         (OOM, "out_of_memory"),
         ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "out_of_memory"),
         ("MPS backend out of memory", "out_of_memory"),
+        ("cuda is forced and cannot be used: it needs 50.0 MiB, 10.0 MiB free", "out_of_memory"),
         ("No module named 'timm'", "missing_package"),
         ("Torch not compiled with CUDA enabled", "device_absent"),
         ("CUDA error: invalid device ordinal", "device_absent"),

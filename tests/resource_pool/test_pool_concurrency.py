@@ -112,6 +112,27 @@ def test_two_loads_that_wait_for_each_other_are_told():
     assert any(isinstance(result, RecursiveLoadError) for result in results)
 
 
+def test_a_thread_that_waits_for_a_load_that_has_just_ended_is_no_cycle():
+    """One thread loads F, whose constructor waits for E; the other loads E, then asks for F."""
+    for _ in range(50):
+        pool = FakeMachine({"cpu": 1000}).pool()
+        begun = threading.Event()
+
+        def load_f(pool=pool, begun=begun) -> object:
+            begun.set()
+            return [pool.get_resource("r", "E", constructor=object)]
+
+        def load_e(begun=begun) -> object:
+            assert begun.wait(WAIT)
+            return object()
+
+        with ThreadPoolExecutor(2) as threads:
+            second = threads.submit(pool.get_resource, "r", "E", load_e)
+            first = threads.submit(pool.get_resource, "r", "F", load_f)
+            second.result(WAIT)
+            assert pool.get_resource("r", "F") is first.result(WAIT)
+
+
 def test_a_victim_is_not_resurrected():
     """Whoever asks for a model that is being evicted starts a load and gets the new one."""
     machine = FakeMachine({"cpu": 1000, "cuda:0": 100})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -221,9 +222,9 @@ def test_out_of_memory_in_use_makes_room_for_another_try(pool, machine):
 
 def test_a_device_where_a_model_failed_is_passed_over_for_a_while(pool, machine):
     machine.devices.broken["cuda:0"] = RuntimeError("CUDA error: unspecified launch failure")
-    with pytest.raises(RuntimeError, match="unspecified launch failure"):
-        load(pool, machine, "m", 10)
     assert load(pool, machine, "m", 10).device == "cpu"
+    with pytest.raises(DeviceUnavailableError, match="failed there a short while ago"):
+        load(pool, machine, "m", 10, hardware_preferences={**GPU, "force_device": True})
     pool.clear()
     machine.devices.broken.clear()
     machine.clock.now += 61
@@ -452,3 +453,102 @@ def test_an_interrupted_load_leaves_no_reservation(pool):
     with pytest.raises(KeyboardInterrupt):
         pool.get_model("embedding", "m", interrupted, GPU, needs=50 * MIB)
     assert pool.get_stats()["devices"] == {}
+
+
+# -- what reviews have found -------------------------------------------------------------
+
+
+def test_a_gpu_model_leaves_together_with_tokenizers_and_resources(pool, machine):
+    load(pool, machine, "m", 10)
+    pool.get_tokenizer("embedding", "m", constructor=dict)
+    pool.get_resource("data", constructor=list)
+    assert pool.clear()["removed"] == 3
+
+
+def test_a_request_whose_dtype_was_reduced_is_not_loaded_again(pool, machine):
+    wish = {"device": "cuda"}
+    model = pool.get_model("embedding", "m", machine.loader(150), wish)
+    assert (model.device, model.dtype) == ("cuda:0", "float16")
+    loads = len(machine.loads)
+    assert pool.get_model("embedding", "m", machine.loader(150), wish) is model
+    assert len(machine.loads) == loads
+
+
+def test_a_load_that_went_to_the_cpu_is_charged_there(pool, machine):
+    reserved = []
+
+    def constructor() -> FakeModel:
+        reserved.append({n: d["reserved_mb"] for n, d in pool.get_stats()["devices"].items()})
+        return FakeModel(machine, 250)
+
+    assert pool.get_model("embedding", "m", constructor, GPU, needs=90 * MIB).device == "cpu"
+    assert reserved[0] == {"cuda:0": 90}
+    assert reserved[-1] == {"cpu": 90}
+
+
+def test_a_model_that_is_held_is_not_evicted_for_nothing(pool, machine):
+    held = load(pool, machine, "a", 60)
+    assert load(pool, machine, "b", 60).device == "cpu"
+    assert load(pool, machine, "a", 60) is held
+
+
+def test_memory_that_a_holder_gives_back_later_is_counted_as_freed(pool, machine):
+    held = load(pool, machine, "a", 60)
+    pool.clear()
+    assert pool.get_stats()["management"]["freed_mb"] == 0
+    del held
+    gc.collect()
+    assert pool.get_stats()["management"]["freed_mb"] == 60
+
+
+def test_a_gpu_whose_memory_cannot_be_asked_for_costs_only_itself(machine):
+    report = machine.report()
+    pool = machine.pool(hardware=lambda: report)
+    load(pool, machine, "there", 10)
+    asked = machine.devices.memory
+
+    def broken(device: str):
+        if device == "cuda:0":
+            raise RuntimeError("CUDA error: the GPU has fallen off the bus")
+        return asked(device)
+
+    machine.devices.memory = broken
+    assert load(pool, machine, "m", 10).device == "cpu"
+    assert pool.get_stats()["devices"]["cuda:0"]["budget_mb"] is None
+    assert pool.cleanup_unused_resources(max_age_minutes=0)["removed"] == 2
+
+
+def test_the_deadline_is_for_tokenizers_and_resources_too(machine):
+    pool, begun, go = machine.pool(load_deadline=0.05), threading.Event(), threading.Event()
+
+    def stuck() -> list[int]:
+        begun.set()
+        assert go.wait(WAIT)
+        return [1]
+
+    with ThreadPoolExecutor(1) as threads:
+        owner = threads.submit(pool.get_resource, "data", None, stuck)
+        assert begun.wait(WAIT)
+        with pytest.raises(LoadTimeoutError):
+            pool.get_resource("data")
+        go.set()
+        assert owner.result(WAIT) == [1]
+
+
+def test_keep_alive_counts_on_a_hit_as_well(pool, machine):
+    constructor = machine.loader(10)
+    pool.get_model("embedding", "m", constructor)
+    pool.get_model("embedding", "m", constructor, keep_alive=60)
+    machine.clock.now += 120
+    assert pool.cleanup_unused_resources(max_age_minutes=1)["removed"] == 0
+
+
+def test_a_pool_with_a_monitor_can_go(machine):
+    pool = machine.pool(monitor_interval=0.001)
+    thread = pool._monitor._thread
+    model = weakref.ref(load(pool, machine, "m", 10))
+    del pool
+    gc.collect()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    assert model() is None
