@@ -11,13 +11,9 @@ Importing this package imports neither torch nor transformers.
 from __future__ import annotations
 
 # The guides' runner script says `import importlib` and then uses `importlib.util`.
-import importlib.util as _importlib_util  # noqa: F401
+import importlib.util
 from typing import TYPE_CHECKING
 
-from resource_pool._events import Event
-from resource_pool._planner import Decision, explain
-from resource_pool._pool import ResourcePool, get_global_resource_pool
-from resource_pool._preferences import DeviceName, parse_device, preferences_from_environment
 from resource_pool.errors import (
     DeviceBusyError,
     DeviceUnavailableError,
@@ -34,6 +30,10 @@ from resource_pool.errors import (
 )
 
 if TYPE_CHECKING:
+    from resource_pool._events import Event
+    from resource_pool._planner import Decision, explain
+    from resource_pool._pool import ResourcePool, get_global_resource_pool
+    from resource_pool._preferences import DeviceName, parse_device, preferences_from_environment
     from resource_pool.prediction import predict
     from resource_pool.reports import saved_error_report
 
@@ -63,14 +63,26 @@ __all__ = [
 ]
 
 
+# name -> the module that has it, imported when the name is asked for: a program that only might
+# use the pool pays nothing for it.
+_LAZY = {
+    "Decision": "_planner",
+    "DeviceName": "_preferences",
+    "Event": "_events",
+    "ResourcePool": "_pool",
+    "explain": "_planner",
+    "get_global_resource_pool": "_pool",
+    "parse_device": "_preferences",
+    "predict": "prediction",
+    "preferences_from_environment": "_preferences",
+    "saved_error_report": "reports",
+}
+
+
 def __getattr__(name: str) -> object:
-    """Import what few programs need when it is asked for."""
-    if name == "saved_error_report":
-        from resource_pool.reports import saved_error_report
-
-        return saved_error_report
-    if name == "predict":
-        from resource_pool.prediction import predict
-
-        return predict
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name on its first use."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value

@@ -6,8 +6,10 @@ import json
 import os
 import struct
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Bytes per element in a safetensors file; from the format's description.
 _ITEM_SIZES = {

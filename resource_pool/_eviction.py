@@ -8,13 +8,12 @@ each eviction, so that what was once popular and is no longer asked for becomes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MIB = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A cached model as the eviction sees it.
 
     Attributes:

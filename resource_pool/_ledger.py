@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Charge:
+class Charge(NamedTuple):
     """Bytes that one model takes on one device.
 
     ``kind`` is "reserved" while it is loading (predicted bytes), "used" once it is measured, and

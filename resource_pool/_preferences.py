@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from resource_pool._hardware import HARDWARE_NAMES
 from resource_pool.errors import PreferenceError
@@ -39,8 +39,7 @@ class DeviceName:
         return self.backend if self.index is None else f"{self.backend}:{self.index}"
 
 
-@dataclass(frozen=True)
-class Compatibility:
+class Compatibility(NamedTuple):
     """What the caller knows about a model on one backend. ``peak_mb``: needed memory in MB."""
 
     compatible: bool = True

@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 from resource_pool import _system
@@ -32,6 +31,8 @@ def collect(
     Args:
         report: the last detection report that the pool saw; None before the first.
     """
+    from datetime import datetime, timezone
+
     store.settle()
     entries = [entry for entry in store.entries() if entry.ready]
     models = [entry for entry in entries if entry.kind == "model"]

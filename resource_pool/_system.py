@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from resource_pool.devices import Memory
@@ -44,7 +43,7 @@ def memory() -> Memory | None:
     return Memory(limit, max(0, min(machine.available, limit - used)))
 
 
-def container_memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int | None, int]:
+def container_memory(root: str | os.PathLike[str] = "/sys/fs/cgroup") -> tuple[int | None, int]:
     """Return the limit and the use of this process's container in bytes; (None, 0) without one.
 
     The use leaves out the page cache that the kernel can drop.
@@ -53,23 +52,29 @@ def container_memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int | None, i
         ("memory.max", "memory.current", "memory.stat"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
-        size = _read_number(root / limit)
+        size = _read_number(f"{root}/{limit}")
         if size is not None and size < _NO_LIMIT:
-            reclaimable = _inactive_file(root / stat)
-            return size, max(0, (_read_number(root / usage) or 0) - reclaimable)
+            reclaimable = _inactive_file(f"{root}/{stat}")
+            return size, max(0, (_read_number(f"{root}/{usage}") or 0) - reclaimable)
     return None, 0
 
 
-def _read_number(path: Path) -> int | None:
+def _read_number(path: str) -> int | None:
     try:
-        return int(path.read_text())
+        return int(_read(path))
     except (OSError, ValueError):
         return None
 
 
-def _inactive_file(path: Path) -> int:
+def _read(path: str) -> str:
+    # os.path and open: importing pathlib would cost the import of the pool a tenth of its time.
+    with open(path, encoding="ascii") as stream:  # noqa: PTH123
+        return stream.read()
+
+
+def _inactive_file(path: str) -> int:
     try:
-        lines = path.read_text().splitlines()
+        lines = _read(path).splitlines()
     except OSError:
         return 0
     words = (line.split() for line in lines)

@@ -18,6 +18,7 @@ from resource_pool import (
     ResourceNotFoundError,
     ResourcePool,
     SharedObjectError,
+    _pool,
     get_global_resource_pool,
 )
 
@@ -57,7 +58,7 @@ def test_importlib_util_is_there_for_a_script_that_imports_importlib_only():
 
 
 def test_the_global_pool_is_one_and_reads_the_environment_at_each_call(monkeypatch):
-    monkeypatch.setattr(resource_pool._pool, "_global_pool", None)
+    monkeypatch.setattr(_pool, "_global_pool", None)
     pool = get_global_resource_pool()
     for off in ("0", "", "false"):
         monkeypatch.setenv("RESOURCE_POOL_LOW_MEMORY", off)
@@ -287,3 +288,9 @@ def test_small_questions(pool):
     assert repr(pool).startswith("<ResourcePool 0 models")
     pool.get_model("embedding", "m", constructor=linear)
     assert [event.what for event in pool.events()] == ["place"]
+
+
+def test_every_public_name_is_there_and_no_other():
+    assert all(getattr(resource_pool, name) is not None for name in resource_pool.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'ResourcePol'"):
+        resource_pool.ResourcePol  # noqa: B018
