@@ -106,9 +106,7 @@ class Loader:
     def reroute(self, old: str, new: str) -> None:
         """Let requests that named no device follow a model that has moved."""
         with self._store.lock:
-            for signature, route in self._routes.items():
-                if route.key == old and not route.explicit:
-                    self._routes[signature] = _Route(new, explicit=False)
+            self._repoint(old, new, lambda route: not route.explicit)
 
     def forget_routes(self) -> None:
         """Drop the routes to models that are gone, and failures that are over."""
@@ -242,9 +240,9 @@ class Loader:
                 self._charge(entry, decision)
             return joined
 
-    def _repoint(self, old: str, new: str) -> None:
+    def _repoint(self, old: str, new: str, only: Callable[[_Route], bool] = lambda _: True) -> None:
         for signature, route in self._routes.items():
-            if route.key == old:
+            if route.key == old and only(route):
                 self._routes[signature] = replace(route, key=new)
 
     def _key(self, identity: Identity, decision: Decision) -> str:

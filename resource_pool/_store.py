@@ -317,9 +317,6 @@ class Store:
         """Take out a ready entry whatever its leases: its object is not what it was."""
         with self.lock:
             if self._entries.get(entry.key) is entry and entry.ready:
-                del self._entries[entry.key]
-                entry.state = State.EVICTING
-                self.ledger.mark_leaving(entry.charges)
                 self._let_go(entry)
 
     # -- leaving -------------------------------------------------------------------------
@@ -331,14 +328,13 @@ class Store:
         """
         with self.lock:
             chosen = [e for e in self._entries.values() if e.movable and doomed(e)]
-            for entry in chosen:
-                del self._entries[entry.key]
-                entry.state = State.EVICTING
-                self.ledger.mark_leaving(entry.charges)
             return [self._let_go(entry) for entry in chosen]
 
     def _let_go(self, entry: Entry) -> Removed:
-        """Drop the store's own references to an entry's object, and watch it go."""
+        """Take an entry out, drop the store's own references to its object, and watch it go."""
+        del self._entries[entry.key]
+        entry.state = State.EVICTING
+        self.ledger.mark_leaving(entry.charges)
         references = self._watch(entry.value, entry.charges)
         removed = Removed(entry.key, entry.facts, entry.charges, references)
         entry.value = entry.fingerprint = None

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 #: What a child can be asked for -> the module whose ``prove(*arguments)`` answers.
 PROOFS = {
@@ -27,6 +28,14 @@ def short(error: BaseException) -> str:
     """Return the error's type and the first line of its message."""
     first_line = (str(error).strip().splitlines() or [""])[0].strip()
     return f"{type(error).__name__}: {first_line}"[:300]
+
+
+def optional(ask: Callable[[], Any]) -> Any:
+    """Return the answer; None where this GPU, driver or release of the library has none."""
+    try:
+        return ask()
+    except Exception:
+        return None
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
+
+from hardware_detection.proofs import optional
 
 
 def prove() -> dict[str, Any]:
@@ -14,7 +15,7 @@ def prove() -> dict[str, Any]:
     try:
         handles = amdsmi.amdsmi_get_processor_handles()
         rows = [_describe(amdsmi, index, handle) for index, handle in enumerate(handles)]
-        driver = _optional(lambda: amdsmi.amdsmi_get_gpu_driver_info(handles[0]))
+        driver = optional(lambda: amdsmi.amdsmi_get_gpu_driver_info(handles[0]))
     finally:
         amdsmi.amdsmi_shut_down()
     return {"devices": rows, "facts": {"driver": (driver or {}).get("driver_version")}}
@@ -23,12 +24,12 @@ def prove() -> dict[str, Any]:
 def _describe(amdsmi: Any, index: int, handle: Any) -> dict[str, Any]:
     chip = amdsmi.amdsmi_get_gpu_asic_info(handle)
     # In MiB, both.
-    memory = _optional(lambda: amdsmi.amdsmi_get_gpu_vram_usage(handle)) or {}
+    memory = optional(lambda: amdsmi.amdsmi_get_gpu_vram_usage(handle)) or {}
     total, used = memory.get("vram_total"), memory.get("vram_used")
     facts = {
         "gcn_arch": chip.get("target_graphics_version"),
-        "uuid": _optional(lambda: amdsmi.amdsmi_get_gpu_device_uuid(handle)),
-        "pci_bus_id": _optional(lambda: amdsmi.amdsmi_get_gpu_device_bdf(handle)),
+        "uuid": optional(lambda: amdsmi.amdsmi_get_gpu_device_uuid(handle)),
+        "pci_bus_id": optional(lambda: amdsmi.amdsmi_get_gpu_device_bdf(handle)),
     }
     return {
         "index": index,
@@ -38,11 +39,3 @@ def _describe(amdsmi: Any, index: int, handle: Any) -> dict[str, Any]:
         "results": {},
         "facts": {key: value for key, value in facts.items() if value},
     }
-
-
-def _optional(ask: Callable[[], Any]) -> Any:
-    """Return the answer; None where this GPU, driver or release of the library has none."""
-    try:
-        return ask()
-    except Exception:
-        return None

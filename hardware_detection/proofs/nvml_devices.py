@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from hardware_detection.nvml import session, text
+from hardware_detection.proofs import optional
 
 _MIB = 1 << 20
 
@@ -15,7 +15,7 @@ def prove() -> dict[str, Any]:
     """Return every GPU of the machine, hidden ones included, and the driver's version."""
     with session() as nvml:
         rows = [_describe(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
-        newest = _optional(lambda: nvml.nvmlSystemGetCudaDriverVersion())
+        newest = optional(lambda: nvml.nvmlSystemGetCudaDriverVersion())
         facts = {
             "driver": text(nvml.nvmlSystemGetDriverVersion()),
             # The newest CUDA that the driver supports; 12080 is 12.8.
@@ -27,13 +27,13 @@ def prove() -> dict[str, Any]:
 def _describe(nvml: Any, index: int) -> dict[str, Any]:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     # A GPU that shares the system's memory has none of its own, and NVML refuses to answer.
-    memory = _optional(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-    capability = _optional(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
+    memory = optional(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+    capability = optional(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
     facts = {
         "uuid": text(nvml.nvmlDeviceGetUUID(handle)),
-        "pci_bus_id": _optional(lambda: text(nvml.nvmlDeviceGetPciInfo(handle).busId)),
+        "pci_bus_id": optional(lambda: text(nvml.nvmlDeviceGetPciInfo(handle).busId)),
         "compute_capability": capability and f"{capability[0]}.{capability[1]}",
-        "mig": _optional(lambda: _mig(nvml, handle)),
+        "mig": optional(lambda: _mig(nvml, handle)),
     }
     return {
         "index": index,
@@ -50,7 +50,7 @@ def _mig(nvml: Any, handle: Any) -> dict[str, Any]:
     current, _pending = nvml.nvmlDeviceGetMigMode(handle)
     enabled = current == nvml.NVML_DEVICE_MIG_ENABLE
     places = range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) if enabled else ()
-    found = [_optional(partial(_instance, nvml, handle, place)) for place in places]
+    found = [optional(partial(_instance, nvml, handle, place)) for place in places]
     return {"enabled": enabled, "instances": [row for row in found if row is not None]}
 
 
@@ -62,11 +62,3 @@ def _instance(nvml: Any, handle: Any, place: int) -> dict[str, Any]:
         "name": text(nvml.nvmlDeviceGetName(instance)),
         "memory_total_mb": round(nvml.nvmlDeviceGetMemoryInfo(instance).total / _MIB, 1),
     }
-
-
-def _optional(ask: Callable[[], Any]) -> Any:
-    """Return the answer; None where this GPU, driver or release of the library has none."""
-    try:
-        return ask()
-    except Exception:
-        return None
