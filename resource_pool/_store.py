@@ -246,9 +246,11 @@ class Store:
     ) -> None:
         """Make a loaded object available: to those who wait, and to those who come."""
         with self.lock:
-            entry.value, entry.facts, entry.fingerprint = value, facts, fingerprint
             now = self.clock()
-            entry.load_seconds, entry.last_used = now - entry.created_at, now
+            if not entry.facts:  # a model that has facts already was moved, and not loaded
+                entry.load_seconds = now - entry.created_at
+            entry.last_used = now
+            entry.value, entry.facts, entry.fingerprint = value, facts, fingerprint
             self.ledger.settle(entry.charges)
             entry.charges = ()
             if self._entries.get(entry.key) is entry:

@@ -274,6 +274,15 @@ def test_a_move_updates_key_ledger_and_statistics_and_returns_the_model(pool, ma
     assert machine.loads == [40]
 
 
+def test_a_move_is_no_load_and_leaves_the_seconds_of_the_load_alone(pool, machine):
+    load(pool, machine, "m", 40)
+    machine.clock.now += 1000
+    pool.move_model_to_device("embedding", "m", "cpu")
+    (facts,) = pool.get_stats()["models"].values()
+    assert facts["load_seconds"] == 1.0
+    assert facts["age_seconds"] == 1001.0
+
+
 def test_a_move_is_refused_while_somebody_leases_the_model(pool, machine):
     with (
         pool.lease("embedding", "m", machine.loader(10), GPU),
