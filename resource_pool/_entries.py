@@ -37,7 +37,7 @@ class Entry:
     hits: int = 0
     load_seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
-    fingerprint: Any = None
+    fingerprint: Any = None  # of a model that was leased: what it must still be like at the end
     leases: int = 0
     pinned: bool = False
     keep_alive: float | None = None  # seconds after its last use; None: the caller's maximum age

@@ -35,7 +35,14 @@ class Lease:
 
     def __enter__(self) -> Any:
         """Load or find the model, and lease it before anybody else could have it evicted."""
-        self._entry, self._model = self._acquire()
+        entry, self._model = self._acquire()
+        self._entry = self._store.current(entry)
+        try:
+            if self._entry.fingerprint is None:
+                self._store.remember(self._entry, self._devices.fingerprint(self._model))
+        except BaseException:
+            self._store.release(self._entry)
+            raise
         return self._model
 
     def __exit__(

@@ -209,7 +209,7 @@ class Loader:
         joined = self._learn(entry, identity, decision, loaded.facts)
         if joined is not None:
             return self._follow(entry, joined)
-        self._store.publish(entry, loaded.value, loaded.facts, loaded.fingerprint)
+        self._store.publish(entry, loaded.value, loaded.facts)
         return entry, loaded.value
 
     def _next_means(

@@ -96,7 +96,7 @@ class Mover:
             kept = ("identity", "key_dtype", "weights", "needed")
             facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
             facts["backend"] = backend
-            self._store.publish(entry, value, facts, self._devices.fingerprint(value))
+            self._store.publish(entry, value, facts)
         self._devices.release([came_from])
         self._loader.reroute(old, new)
         self._log.add(Event("move", new, f"from {came_from} to {device}"))

@@ -20,11 +20,10 @@ logger = logging.getLogger("resource_pool")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in its place, its facts, and what must not change of it while it is shared."""
+    """A model in its place, and its facts."""
 
     value: Any
     facts: dict[str, Any]
-    fingerprint: Any
 
 
 class Placer:
@@ -69,7 +68,7 @@ class Placer:
         numbers = {name: facts[name] for name in ("device", "dtype", "memory_usage", "weights")}
         numbers |= {"backend": facts["backend"], "predicted": decision.needed}
         self._log.add(Event("place", entry.key, "; ".join(decision.notes), numbers))
-        return Loaded(value, facts, self._devices.fingerprint(value))
+        return Loaded(value, facts)
 
     def _refuse_shared(self, entry: Entry, value: Any, decision: Decision) -> None:
         """Placing what was handed out before would move it behind its holder's back."""

@@ -13,7 +13,7 @@ from resource_pool._entries import Entry
 from resource_pool._events import EventLog
 from resource_pool._store import Store
 from resource_pool.devices import Devices, Memory, memory_of
-from resource_pool.devices.torch import cuda_statistics
+from resource_pool.devices.cuda import cuda_statistics
 
 MB = 1024 * 1024
 

@@ -241,16 +241,14 @@ class Store:
             self._count_hit(other)
             return Joined(other, other.value, other.future)
 
-    def publish(
-        self, entry: Entry, value: Any, facts: dict[str, Any], fingerprint: Any = None
-    ) -> None:
+    def publish(self, entry: Entry, value: Any, facts: dict[str, Any]) -> None:
         """Make a loaded object available: to those who wait, and to those who come."""
         with self.lock:
             now = self.clock()
             if not entry.facts:  # a model that has facts already was moved, and not loaded
                 entry.load_seconds = now - entry.created_at
             entry.last_used = now
-            entry.value, entry.facts, entry.fingerprint = value, facts, fingerprint
+            entry.value, entry.facts, entry.fingerprint = value, facts, None
             self.ledger.settle(entry.charges)
             entry.charges = ()
             if self._entries.get(entry.key) is entry:
@@ -310,10 +308,22 @@ class Store:
     def release(self, entry: Entry) -> None:
         """Give one lease back."""
         with self.lock:
-            while entry.forward is not None:
-                entry = entry.forward
+            entry = self.current(entry)
             entry.leases = max(0, entry.leases - 1)
             entry.last_used = self.clock()
+
+    def current(self, entry: Entry) -> Entry:
+        """Return the entry that has the leases of this one: another whose load it joined, or it."""
+        with self.lock:
+            while entry.forward is not None:
+                entry = entry.forward
+            return entry
+
+    def remember(self, entry: Entry, fingerprint: Any) -> None:
+        """Keep what a model was like when it was leased for the first time."""
+        with self.lock:
+            if entry.fingerprint is None:
+                entry.fingerprint = fingerprint
 
     def discard(self, entry: Entry) -> None:
         """Take out a ready entry whatever its leases: its object is not what it was."""

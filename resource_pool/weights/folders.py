@@ -79,18 +79,26 @@ def weight_files(folder: Path) -> list[Path]:
 def _weight_names(folder: Path) -> list[str]:
     if (folder / SINGLE).is_file():
         return [SINGLE]
-    index = read_json(folder / INDEX)
-    weight_map = index.get("weight_map") if index else None
-    if isinstance(weight_map, dict) and weight_map:
-        names = sorted({str(name) for name in weight_map.values()})
-        if all(map(is_plain_name, names)):
-            return names
+    names = sorted({file.name for file in shards(folder).values()})
+    if names:
+        return names
     if any(path.suffix in PICKLED for path in folder.iterdir()):
         raise MissingWeightsError(
             f"{folder} holds pickled weights only, which are never loaded",
             "convert them to safetensors",
         )
     raise MissingWeightsError(f"{folder} holds no safetensors weights", "fetch the model again")
+
+
+def shards(folder: Path) -> dict[str, Path]:
+    """Return tensor -> file by the index of a folder's shards; empty without a sound one."""
+    index = read_json(folder / INDEX)
+    weight_map = index.get("weight_map") if index else None
+    if not isinstance(weight_map, dict) or not all(
+        map(is_plain_name, map(str, weight_map.values()))
+    ):
+        return {}
+    return {str(tensor): folder / str(name) for tensor, name in weight_map.items()}
 
 
 def is_whole(file: Path) -> bool:
