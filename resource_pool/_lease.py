@@ -66,6 +66,30 @@ class Lease:
             self._log.add(Event("oom_recovery", entry.key, f"in use: {error}"))
             self._evictor.evict(lambda e: e.kind == "model" and e is not entry, "memory ran out")
 
+    async def __aenter__(self) -> Any:
+        """Enter in a thread. Who is cancelled meanwhile leaves; the lease ends when it begins."""
+        import asyncio
+
+        entering = asyncio.get_running_loop().run_in_executor(None, self.__enter__)
+        try:
+            return await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            entering.add_done_callback(self._give_up)
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Exit at once: nothing in it waits for a load."""
+        self.__exit__(kind, error, trace)
+
+    def _give_up(self, entered: Any) -> None:
+        if not entered.cancelled() and entered.exception() is None:
+            self.__exit__(None, None, None)
+
     def _report_change(self, entry: Entry, changed: list[str]) -> None:
         shown = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
         logger.warning(

@@ -194,6 +194,8 @@ class ResourcePool:
     ) -> Lease:
         """Return a context that gives the model and protects it from eviction and moves.
 
+        ``with`` or, in a coroutine, ``async with``, whose loading leaves the event loop free.
+
         Arguments and errors are those of :meth:`get_model`; nothing happens before the context
         is entered. A model that was changed inside (its training flags, hooks, parameters,
         dtype, device) is taken out of the pool at the end, and the log names the changes. If
@@ -207,6 +209,21 @@ class ResourcePool:
             return self._obtain(identity, request, constructor, lease=True)
 
         return Lease(acquire, self._store, self._devices, self._evictor, self._log)
+
+    async def aget_resource(self, *args: Any, **options: Any) -> Any:
+        """Await :meth:`get_resource`, which runs in a thread; the event loop goes on.
+
+        Who is cancelled leaves; the load ends all the same, for the next who asks.
+        """
+        return await _in_thread(self.get_resource, *args, **options)
+
+    async def aget_tokenizer(self, *args: Any, **options: Any) -> Any:
+        """Await :meth:`get_tokenizer` as :meth:`aget_resource` does."""
+        return await _in_thread(self.get_tokenizer, *args, **options)
+
+    async def aget_model(self, *args: Any, **options: Any) -> Any:
+        """Await :meth:`get_model` as :meth:`aget_resource` does; a lease has ``async with``."""
+        return await _in_thread(self.get_model, *args, **options)
 
     def pin(self, key: str) -> None:
         """Keep an entry until it is unpinned: no cleanup, no eviction, no clear() drops it.
@@ -485,6 +502,12 @@ def _monitor_interval() -> float | None:
         logger.warning("RESOURCE_POOL_MONITOR is %r, which is no number of seconds.", text)
         return None
     return seconds if seconds > 0 else None
+
+
+async def _in_thread(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    import asyncio
+
+    return await asyncio.to_thread(call, *args, **options)
 
 
 def _why_kept(entry: Entry) -> str:

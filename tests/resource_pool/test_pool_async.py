@@ -1,0 +1,92 @@
+"""The asynchronous twins: the event loop goes on while a model loads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from resource_pool import ResourceNotFoundError
+from resource_pool.testing import FakeMachine
+
+
+@pytest.fixture
+def machine():
+    return FakeMachine({"cpu": 1000})
+
+
+def test_the_twins_return_what_their_namesakes_return(machine):
+    pool = machine.pool()
+
+    async def ask():
+        return (
+            await pool.aget_model("embedding", "m", machine.loader(1)),
+            await pool.aget_tokenizer("embedding", "m", object),
+            await pool.aget_resource("data", "d", constructor=object),
+        )
+
+    model, tokenizer, resource = asyncio.run(ask())
+    assert model is pool.get_model("embedding", "m")
+    assert tokenizer is pool.get_tokenizer("embedding", "m")
+    assert resource is pool.get_resource("data", "d")
+
+
+def test_a_load_leaves_the_event_loop_free(machine):
+    pool, may_load = machine.pool(), threading.Event()
+
+    def load():
+        assert may_load.wait(30)
+        return machine.loader(1)()
+
+    async def ask():
+        loading = asyncio.gather(*(pool.aget_model("embedding", "m", load) for _ in range(4)))
+        await asyncio.sleep(0)  # the loop turns while the load waits for it
+        may_load.set()
+        return await loading
+
+    assert len(set(map(id, asyncio.run(ask())))) == 1
+    assert pool.get_stats()["misses"] == 1
+
+
+def test_errors_arrive_as_they_are(machine):
+    with pytest.raises(ResourceNotFoundError):
+        asyncio.run(machine.pool().aget_model("embedding", "m"))
+
+
+def test_an_asynchronous_lease_protects_for_its_extent(machine):
+    pool = machine.pool()
+
+    async def use():
+        async with pool.lease("embedding", "m", machine.loader(1)) as model:
+            assert [*pool.clear()["kept"].values()] == ["leased"]
+            return model.device
+
+    assert asyncio.run(use()) == "cpu"
+    assert pool.clear()["removed"] == 1
+
+
+def test_a_cancelled_entry_into_a_lease_leaves_no_lease_behind(machine):
+    pool, loading, may_load = machine.pool(), threading.Event(), threading.Event()
+
+    def load():
+        loading.set()
+        assert may_load.wait(30)
+        return machine.loader(1)()
+
+    async def use():
+        async with pool.lease("embedding", "m", load):
+            pytest.fail("it was cancelled before")
+
+    async def cancel():
+        task = asyncio.create_task(use())
+        await asyncio.to_thread(loading.wait, 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        may_load.set()
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    asyncio.run(cancel())
+    assert pool.get_model("embedding", "m") is not None  # the load was not in vain
+    assert pool.clear()["kept"] == {}
