@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardware_detection.testing import fake_report
-from resource_pool import ResourcePool, saved_error_report
+from resource_pool import InsufficientMemoryError, ResourcePool, saved_error_report
 from resource_pool.reports import error_type, recommendations, save
+from resource_pool.testing import FakeMachine
 
 OOM = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 7.79 GiB "
@@ -147,3 +148,64 @@ def test_what_goes_wrong_inside_is_reported_with_its_hardware(pool, tmp_path):
     (path,) = tmp_path.iterdir()
     report = json.loads(path.read_text())
     assert (report["hardware_type"], report["error_type"]) == ("cpu", "dtype")
+
+
+def test_a_report_says_what_the_memory_is_held_by():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100, "cuda:1": 100})
+    pool = machine.pool()
+    for name, mib, device in (("a", 10, "cuda:0"), ("b", 30, "cuda:0"), ("c", 20, "cuda:1")):
+        pool.get_model("vision", name, machine.loader(mib), {"device": device})
+    report = pool.generate_error_report("gpt2", "cuda:0", OOM)
+    assert report["memory"]["held_by"] == [
+        {"key": "vision:b:cuda:0:float32", "mb": 30.0},
+        {"key": "vision:a:cuda:0:float32", "mb": 10.0},
+    ]
+    everywhere = pool.generate_error_report("gpt2", "cuda", OOM)["memory"]["held_by"]
+    assert {row["mb"] for row in everywhere} == {10.0, 20.0, 30.0}
+
+
+def test_a_report_names_the_subfamily_and_each_familys_own_advice(pool):
+    report = pool.generate_error_report("openai/whisper-tiny", "cuda", OOM)
+    assert (report["model_family"], report["subfamily"]) == ("audio", "speech_recognition")
+    first = {
+        pool.generate_error_report(name, "cuda", OOM)["recommendations"][0]
+        for name in (
+            "bert-base-uncased",
+            "gpt2",
+            "google/vit-base-patch16-224",
+            "openai/whisper-tiny",
+            "llava-hf/llava-1.5-7b-hf",
+        )
+    }
+    assert len(first) == 5
+
+
+@pytest.mark.parametrize("hardware", ["mps", "cuda", "openvino"])
+def test_an_unsupported_operation_has_the_platforms_own_alternative(pool, hardware):
+    message = "The operator 'aten::_linalg_svd' is not currently implemented for the MPS device"
+    report = pool.generate_error_report("bert-base-uncased", hardware, message)
+    assert report["error_type"] == "unsupported_operation"
+    assert report["operation"] == "aten::_linalg_svd"
+    others = {
+        pool.generate_error_report("bert-base-uncased", other, message)["recommendations"][0]
+        for other in ("mps", "cuda", "openvino")
+        if other != hardware
+    }
+    assert report["recommendations"][0] not in others
+
+
+def test_an_alternative_says_why_it_is_not_here(pool):
+    rows = pool.generate_error_report("gpt2", "mps", "boom")["alternatives"]
+    assert [row["hardware"] for row in rows if row["available"]] == ["cuda", "cpu"]
+    assert all(row["reason"] for row in rows if not row["available"])
+
+
+def test_the_pools_own_error_is_understood_by_its_own_report():
+    """The arithmetic of an InsufficientMemoryError reaches the report as numbers."""
+    machine = FakeMachine({"cpu": 50})
+    pool = machine.pool()
+    with pytest.raises(InsufficientMemoryError) as failure:
+        pool.get_model("vision", "m", machine.loader(70), needs=70 * 2**20)
+    report = pool.generate_error_report("m", "cpu", str(failure.value))
+    assert report["error_type"] == "out_of_memory"
+    assert (report["memory"]["needed_mb"], report["memory"]["free_mb"]) == (70.0, 50.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,27 +13,12 @@ from resource_pool import (
     DeviceBusyError,
     DeviceUnavailableError,
     InsufficientMemoryError,
-    LoadTimeoutError,
-    ResourceNotFoundError,
     ResourcePool,
-    _system,
 )
-from resource_pool._maintenance import Maintenance
 from resource_pool.testing import MIB, FakeMachine, FakeModel, OutOfFakeMemoryError
 
 GPU = {"device": "cuda:0"}
 WAIT = 30.0
-
-
-@pytest.fixture
-def machine() -> FakeMachine:
-    """RAM for everything, and one GPU of 100 MiB."""
-    return FakeMachine({"cpu": 10_000, "cuda:0": 100})
-
-
-@pytest.fixture
-def pool(machine: FakeMachine) -> ResourcePool:
-    return machine.pool()
 
 
 def load(pool: ResourcePool, machine: FakeMachine, name: str, mib: float, **options) -> FakeModel:
@@ -45,9 +29,6 @@ def load(pool: ResourcePool, machine: FakeMachine, name: str, mib: float, **opti
 def places(pool: ResourcePool) -> dict[str, str]:
     """Name -> device of what is cached."""
     return {f["identity"].name: f["device"] for f in pool._stats.values()}
-
-
-# -- eviction ----------------------------------------------------------------------------
 
 
 def test_idle_models_go_when_room_is_needed_and_no_more_than_needed(pool, machine):
@@ -144,25 +125,12 @@ def test_what_is_loading_counts_before_it_is_there(machine):
         assert first.result(WAIT).device == "cuda:0"
 
 
-def test_keep_alive_outlives_the_cleanup(pool, machine):
-    load(pool, machine, "short", 10)
-    load(pool, machine, "long", 10, keep_alive=120)
-    machine.clock.now += 3600
-    assert pool.cleanup_unused_resources()["removed"] == 1
-    assert set(places(pool)) == {"long"}
-    machine.clock.now += 3601
-    assert pool.cleanup_unused_resources()["removed"] == 1
-
-
 def test_explain_does_nothing(pool, machine):
     load(pool, machine, "a", 80)
     decision = pool.explain("embedding", "b", GPU, needs=80 * MIB)
     assert decision.device == "cuda:0"
     assert [key.split(":")[1] for key in decision.evict] == ["a"]
     assert set(places(pool)) == {"a"}
-
-
-# -- when memory runs out ----------------------------------------------------------------
 
 
 def test_out_of_memory_at_load_evicts_what_is_idle_and_loads_again(pool, machine):
@@ -238,9 +206,6 @@ def test_a_gpu_that_disappears_is_no_longer_chosen_and_what_is_cached_stays(pool
     assert load(pool, machine, "there", 10) is there
 
 
-# -- several GPUs ------------------------------------------------------------------------
-
-
 def test_models_go_where_there_is_most_room():
     machine = FakeMachine({"cpu": 10_000, "cuda:0": 100, "cuda:1": 120})
     pool = machine.pool()
@@ -258,213 +223,6 @@ def test_a_model_that_fits_no_single_gpu_is_spread_over_several(caplog):
     assert any("is spread over" in message for message in caplog.messages)
     with pytest.raises(DeviceBusyError, match="device map"):
         pool.move_model_to_device("embedding", "large", "cpu")
-
-
-# -- moving ------------------------------------------------------------------------------
-
-
-def test_a_move_updates_key_ledger_and_statistics_and_returns_the_model(pool, machine):
-    model = load(pool, machine, "m", 40, hardware_preferences=None)
-    assert model.device == "cuda:0"
-    assert pool.move_model_to_device("embedding", "m", "cpu") is model
-    assert places(pool) == {"m": "cpu"}
-    assert pool.get_stats()["devices"].keys() == {"cpu"}
-    assert list(pool.models) == ["embedding:m:cpu:float32"]
-    assert load(pool, machine, "m", 40, hardware_preferences=None) is model
-    assert machine.loads == [40]
-
-
-def test_a_move_is_no_load_and_leaves_the_seconds_of_the_load_alone(pool, machine):
-    load(pool, machine, "m", 40)
-    machine.clock.now += 1000
-    pool.move_model_to_device("embedding", "m", "cpu")
-    (facts,) = pool.get_stats()["models"].values()
-    assert facts["load_seconds"] == 1.0
-    assert facts["age_seconds"] == 1001.0
-
-
-def test_a_move_is_refused_while_somebody_leases_the_model(pool, machine):
-    with (
-        pool.lease("embedding", "m", machine.loader(10), GPU),
-        pytest.raises(DeviceBusyError, match="leased or pinned"),
-    ):
-        pool.move_model_to_device("embedding", "m", "cpu")
-
-
-def test_of_several_instances_from_device_tells_which(pool, machine):
-    load(pool, machine, "m", 10)
-    load(pool, machine, "m", 10, hardware_preferences={"device": "cpu", "precision": "fp16"})
-    with pytest.raises(DeviceBusyError, match="say which by from_device"):
-        pool.move_model_to_device("embedding", "m", "cpu")
-    assert pool.move_model_to_device("embedding", "m", "cpu", from_device="cuda:0").device == "cpu"
-
-
-def test_a_move_to_what_is_not_there_or_of_what_is_not_cached(pool, machine):
-    with pytest.raises(ResourceNotFoundError, match="not cached"):
-        pool.move_model_to_device("embedding", "m", "cpu")
-    load(pool, machine, "m", 10)
-    with pytest.raises(DeviceUnavailableError):
-        pool.move_model_to_device("embedding", "m", "cuda:7")
-    assert places(pool) == {"m": "cuda:0"}
-
-
-# -- the guard on shared models ----------------------------------------------------------
-
-
-def test_a_model_that_was_changed_under_lease_is_named_and_loaded_again(pool, machine, caplog):
-    with pool.lease("embedding", "m", machine.loader(10), GPU) as model:
-        model.training = True
-    assert any("was changed" in m and "training" in m for m in caplog.messages)
-    assert load(pool, machine, "m", 10) is not model
-    assert pool.get_stats()["management"]["mutations"] == 1
-
-
-def test_a_model_that_was_not_changed_stays(pool, machine):
-    with pool.lease("embedding", "m", machine.loader(10), GPU) as model:
-        pass
-    assert load(pool, machine, "m", 10) is model
-
-
-# -- low memory --------------------------------------------------------------------------
-
-
-def test_low_memory_keeps_models_in_ram_while_the_gpu_is_full(pool, machine):
-    load(pool, machine, "a", 85)
-    pool.enable_low_memory_mode()
-    assert load(pool, machine, "b", 10).device == "cpu"
-
-
-def test_low_memory_demotes_an_idle_gpu_model_before_it_is_handed_out_again(pool, machine):
-    load(pool, machine, "m", 85, hardware_preferences=None)
-    pool.enable_low_memory_mode()
-    model = load(pool, machine, "m", 85, hardware_preferences=None)
-    assert model.device == "cpu"
-    assert machine.loads == [85]
-
-
-def test_a_model_that_somebody_holds_is_not_demoted(pool, machine):
-    held = load(pool, machine, "m", 85, hardware_preferences=None)
-    pool.enable_low_memory_mode()
-    assert load(pool, machine, "m", 85, hardware_preferences=None) is held
-    assert held.device == "cuda:0"
-
-
-def test_low_memory_empties_the_caches_of_every_device_after_an_eviction(pool, machine):
-    with pool.lease("embedding", "busy", machine.loader(10), {"device": "cpu"}):
-        load(pool, machine, "a", 10)
-        pool.clear()
-        assert machine.devices.released[-1] == ("cuda:0",)
-        load(pool, machine, "b", 10)
-        pool.enable_low_memory_mode()
-        pool.clear()
-        assert machine.devices.released[-1] == ("cpu", "cuda:0")
-
-
-def test_low_memory_keeps_fewer_events(pool, machine):
-    for number in range(150):
-        load(pool, machine, f"m{number}", 0.01, hardware_preferences={"device": "cpu"})
-    assert len(pool.events()) == 150
-    pool.enable_low_memory_mode()
-    assert len(pool.events()) == 100
-
-
-@pytest.mark.parametrize(("available_mb", "low"), [(4200.5, True), (4700.0, False)])
-def test_low_memory_mode_turns_itself_on(pool, monkeypatch, caplog, available_mb, low):
-    memory = {"total_mb": 16_000.0, "available_mb": available_mb, "percent_used": 70.0,
-              "under_pressure": False}  # fmt: skip
-    monkeypatch.setattr(_system, "system_memory", lambda: memory)
-    monkeypatch.setattr(_system, "container_memory", lambda: (None, 0))
-    pool.get_model("embedding", "m", constructor=lambda: ...)
-    assert pool.get_stats()["low_memory_mode"] is low
-    message = "Low memory detected (4200.5 MB). Enabling low memory mode."
-    assert (message in caplog.messages) is low
-
-
-@pytest.mark.parametrize(("low_memory", "seconds"), [(False, 300), (True, 30)])
-def test_pressure_is_warned_of_more_often_in_low_memory_mode(
-    pool, machine, monkeypatch, caplog, low_memory, seconds
-):
-    memory = {"total_mb": 100_000.0, "available_mb": 5000.0, "percent_used": 95.0,
-              "under_pressure": True}  # fmt: skip
-    monkeypatch.setattr(_system, "system_memory", lambda: memory)
-    maintenance: Maintenance = pool._maintenance
-    if low_memory:
-        pool.enable_low_memory_mode()
-    for _ in range(2):
-        maintenance.look()
-        machine.clock.now += seconds - 1
-        maintenance.look()
-        machine.clock.now += 1
-    assert sum("under memory pressure" in message for message in caplog.messages) == 2
-
-
-def test_pressure_drops_what_is_idle(pool, machine, monkeypatch):
-    load(pool, machine, "idle", 10)
-    machine.clock.now += 3600
-    memory = {"total_mb": 100_000.0, "available_mb": 5000.0, "percent_used": 95.0,
-              "under_pressure": True}  # fmt: skip
-    monkeypatch.setattr(_system, "system_memory", lambda: memory)
-    load(pool, machine, "new", 10)
-    assert set(places(pool)) == {"new"}
-
-
-def test_the_monitor_looks_by_itself_and_can_be_stopped(machine, monkeypatch):
-    looked = threading.Event()
-    monkeypatch.setattr(Maintenance, "look", lambda _: looked.set())
-    pool = machine.pool(monitor_interval=0.001)
-    assert looked.wait(WAIT)
-    pool._monitor.stop()
-    assert not pool._monitor._thread.is_alive()
-    assert machine.pool()._monitor is None
-
-
-def test_container_limits_are_read_from_both_versions_of_control_groups(tmp_path):
-    assert _system.container_memory(tmp_path) == (None, 0)
-    (tmp_path / "memory.max").write_text("max\n")
-    assert _system.container_memory(tmp_path) == (None, 0)
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("700\n")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300\n")
-    assert _system.container_memory(tmp_path) == (1000, 400)
-    old = tmp_path / "old" / "memory"
-    old.mkdir(parents=True)
-    (old / "memory.limit_in_bytes").write_text("2000")
-    (old / "memory.usage_in_bytes").write_text("100")
-    assert _system.container_memory(tmp_path / "old") == (2000, 100)
-
-
-# -- deadlines ---------------------------------------------------------------------------
-
-
-def test_a_constructor_that_never_returns_does_not_hold_the_others_for_ever(machine):
-    pool, begun, go = machine.pool(load_deadline=0.05), threading.Event(), threading.Event()
-
-    def stuck() -> FakeModel:
-        begun.set()
-        assert go.wait(WAIT)
-        return FakeModel(machine, 10)
-
-    with ThreadPoolExecutor(1) as threads:
-        owner = threads.submit(pool.get_model, "embedding", "m", stuck, GPU)
-        assert begun.wait(WAIT)
-        with pytest.raises(LoadTimeoutError, match="did not end within"):
-            load(pool, machine, "m", 10)
-        fresh = load(pool, machine, "m", 10)
-        go.set()
-        assert owner.result(WAIT) is fresh  # its own came too late, and goes
-    assert list(pool.models.values()) == [fresh]
-
-
-def test_an_interrupted_load_leaves_no_reservation(pool):
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        pool.get_model("embedding", "m", interrupted, GPU, needs=50 * MIB)
-    assert pool.get_stats()["devices"] == {}
-
-
-# -- what reviews have found -------------------------------------------------------------
 
 
 def test_a_gpu_model_leaves_together_with_tokenizers_and_resources(pool, machine):
@@ -525,39 +283,3 @@ def test_a_gpu_whose_memory_cannot_be_asked_for_costs_only_itself(machine):
     assert load(pool, machine, "m", 10).device == "cpu"
     assert pool.get_stats()["devices"]["cuda:0"]["budget_mb"] is None
     assert pool.cleanup_unused_resources(max_age_minutes=0)["removed"] == 2
-
-
-def test_the_deadline_is_for_tokenizers_and_resources_too(machine):
-    pool, begun, go = machine.pool(load_deadline=0.05), threading.Event(), threading.Event()
-
-    def stuck() -> list[int]:
-        begun.set()
-        assert go.wait(WAIT)
-        return [1]
-
-    with ThreadPoolExecutor(1) as threads:
-        owner = threads.submit(pool.get_resource, "data", None, stuck)
-        assert begun.wait(WAIT)
-        with pytest.raises(LoadTimeoutError):
-            pool.get_resource("data")
-        go.set()
-        assert owner.result(WAIT) == [1]
-
-
-def test_keep_alive_counts_on_a_hit_as_well(pool, machine):
-    constructor = machine.loader(10)
-    pool.get_model("embedding", "m", constructor)
-    pool.get_model("embedding", "m", constructor, keep_alive=60)
-    machine.clock.now += 120
-    assert pool.cleanup_unused_resources(max_age_minutes=1)["removed"] == 0
-
-
-def test_a_pool_with_a_monitor_can_go(machine):
-    pool = machine.pool(monitor_interval=0.001)
-    thread = pool._monitor._thread
-    model = weakref.ref(load(pool, machine, "m", 10))
-    del pool
-    gc.collect()
-    thread.join(WAIT)
-    assert not thread.is_alive()
-    assert model() is None

@@ -184,3 +184,16 @@ def test_out_of_memory_errors_of_torch_are_known():
     assert devices.is_out_of_memory(failure.value)
     assert not devices.is_out_of_memory(RuntimeError("shape mismatch"))
     gc.collect()
+
+
+def test_a_model_with_accelerates_device_map_computes_and_is_not_moved_again(pool):
+    """The real `spread`, on the one device that every machine has."""
+    pytest.importorskip("accelerate")
+    devices = TorchDevices()
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)).eval()
+    spread = devices.spread(model, {"cpu": 10 * MIB}, "bfloat16")
+    assert spread(torch.ones(1, 4, dtype=torch.bfloat16)).shape == (1, 2)
+    assert {p.dtype for p in spread.parameters()} == {torch.bfloat16}
+    assert not devices.is_movable(spread)
+    assert pool.get_model("vision", "m", lambda: spread, {"precision": "fp32"}) is spread
+    assert {p.dtype for p in spread.parameters()} == {torch.bfloat16}

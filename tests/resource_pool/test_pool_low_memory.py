@@ -1,0 +1,246 @@
+"""Low-memory mode, memory pressure and the monitor: what the pool does unasked."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import pytest
+
+from resource_pool import (
+    ResourcePool,
+    _system,
+)
+from resource_pool._maintenance import Maintenance
+from resource_pool.devices import Memory
+from resource_pool.testing import MIB, FakeMachine, FakeModel
+
+GPU = {"device": "cuda:0"}
+WAIT = 30.0
+GIB = 2**30
+
+
+def load(pool: ResourcePool, machine: FakeMachine, name: str, mib: float, **options) -> FakeModel:
+    options = {"hardware_preferences": GPU, "needs": int(mib * MIB), **options}
+    return pool.get_model("embedding", name, constructor=machine.loader(mib), **options)
+
+
+def places(pool: ResourcePool) -> dict[str, str]:
+    """Name -> device of what is cached."""
+    return {f["identity"].name: f["device"] for f in pool._stats.values()}
+
+
+def test_low_memory_keeps_models_in_ram_while_the_gpu_is_full(pool, machine):
+    load(pool, machine, "a", 85)
+    pool.enable_low_memory_mode()
+    assert load(pool, machine, "b", 10).device == "cpu"
+
+
+def test_low_memory_demotes_an_idle_gpu_model_before_it_is_handed_out_again(pool, machine):
+    load(pool, machine, "m", 85, hardware_preferences=None)
+    pool.enable_low_memory_mode()
+    model = load(pool, machine, "m", 85, hardware_preferences=None)
+    assert model.device == "cpu"
+    assert machine.loads == [85]
+
+
+def test_a_model_that_somebody_holds_is_not_demoted(pool, machine):
+    held = load(pool, machine, "m", 85, hardware_preferences=None)
+    pool.enable_low_memory_mode()
+    assert load(pool, machine, "m", 85, hardware_preferences=None) is held
+    assert held.device == "cuda:0"
+
+
+def test_low_memory_empties_the_caches_of_every_device_after_an_eviction(pool, machine):
+    with pool.lease("embedding", "busy", machine.loader(10), {"device": "cpu"}):
+        load(pool, machine, "a", 10)
+        pool.clear()
+        assert machine.devices.released[-1] == ("cuda:0",)
+        load(pool, machine, "b", 10)
+        pool.enable_low_memory_mode()
+        pool.clear()
+        assert machine.devices.released[-1] == ("cpu", "cuda:0")
+
+
+def test_low_memory_keeps_fewer_events(pool, machine):
+    for number in range(150):
+        load(pool, machine, f"m{number}", 0.01, hardware_preferences={"device": "cpu"})
+    assert len(pool.events()) == 150
+    pool.enable_low_memory_mode()
+    assert len(pool.events()) == 100
+
+
+@pytest.mark.parametrize(("available_mb", "low"), [(4200.5, True), (4700.0, False)])
+def test_low_memory_mode_turns_itself_on(pool, monkeypatch, caplog, available_mb, low):
+    memory = {"total_mb": 16_000.0, "available_mb": available_mb, "percent_used": 70.0,
+              "under_pressure": False}  # fmt: skip
+    monkeypatch.setattr(_system, "system_memory", lambda: memory)
+    monkeypatch.setattr(_system, "container_memory", lambda: (None, 0))
+    pool.get_model("embedding", "m", constructor=lambda: ...)
+    assert pool.get_stats()["low_memory_mode"] is low
+    message = "Low memory detected (4200.5 MB). Enabling low memory mode."
+    assert (message in caplog.messages) is low
+
+
+@pytest.mark.parametrize(("low_memory", "seconds"), [(False, 300), (True, 30)])
+def test_pressure_is_warned_of_more_often_in_low_memory_mode(
+    pool, machine, monkeypatch, caplog, low_memory, seconds
+):
+    memory = {"total_mb": 100_000.0, "available_mb": 5000.0, "percent_used": 95.0,
+              "under_pressure": True}  # fmt: skip
+    monkeypatch.setattr(_system, "system_memory", lambda: memory)
+    maintenance: Maintenance = pool._maintenance
+    if low_memory:
+        pool.enable_low_memory_mode()
+    for _ in range(2):
+        maintenance.look()
+        machine.clock.now += seconds - 1
+        maintenance.look()
+        machine.clock.now += 1
+    assert sum("under memory pressure" in message for message in caplog.messages) == 2
+
+
+def test_pressure_drops_what_is_idle(pool, machine, monkeypatch):
+    load(pool, machine, "idle", 10)
+    machine.clock.now += 3600
+    memory = {"total_mb": 100_000.0, "available_mb": 5000.0, "percent_used": 95.0,
+              "under_pressure": True}  # fmt: skip
+    monkeypatch.setattr(_system, "system_memory", lambda: memory)
+    load(pool, machine, "new", 10)
+    assert set(places(pool)) == {"new"}
+
+
+def test_the_monitor_looks_by_itself_and_can_be_stopped(machine, monkeypatch):
+    looked = threading.Event()
+    monkeypatch.setattr(Maintenance, "look", lambda _: looked.set())
+    pool = machine.pool(monitor_interval=0.001)
+    assert looked.wait(WAIT)
+    pool._monitor.stop()
+    assert not pool._monitor._thread.is_alive()
+    assert machine.pool()._monitor is None
+
+
+def test_container_limits_are_read_from_both_versions_of_control_groups(tmp_path):
+    assert _system.container_memory(tmp_path) == (None, 0)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _system.container_memory(tmp_path) == (None, 0)
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300\n")
+    assert _system.container_memory(tmp_path) == (1000, 400)
+    old = tmp_path / "old" / "memory"
+    old.mkdir(parents=True)
+    (old / "memory.limit_in_bytes").write_text("2000")
+    (old / "memory.usage_in_bytes").write_text("100")
+    assert _system.container_memory(tmp_path / "old") == (2000, 100)
+
+
+def test_a_pool_with_a_monitor_can_go(machine):
+    pool = machine.pool(monitor_interval=0.001)
+    thread = pool._monitor._thread
+    model = weakref.ref(load(pool, machine, "m", 10))
+    del pool
+    gc.collect()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    assert model() is None
+
+
+def test_keep_alive_outlives_the_cleanup(pool, machine):
+    load(pool, machine, "short", 10)
+    load(pool, machine, "long", 10, keep_alive=120)
+    machine.clock.now += 3600
+    assert pool.cleanup_unused_resources()["removed"] == 1
+    assert set(places(pool)) == {"long"}
+    machine.clock.now += 3601
+    assert pool.cleanup_unused_resources()["removed"] == 1
+
+
+def test_keep_alive_counts_on_a_hit_as_well(pool, machine):
+    constructor = machine.loader(10)
+    pool.get_model("embedding", "m", constructor)
+    pool.get_model("embedding", "m", constructor, keep_alive=60)
+    machine.clock.now += 120
+    assert pool.cleanup_unused_resources(max_age_minutes=1)["removed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("limit_gib", "available_gib", "low"),
+    [(8, 1.5, True), (8, 1.7, False), (64, 4.4, True), (64, 4.6, False)],
+)
+def test_in_a_container_a_fifth_of_its_limit_is_low_where_that_is_less(
+    pool, machine, monkeypatch, limit_gib, available_gib, low
+):
+    limit = int(limit_gib * GIB)
+    monkeypatch.setattr(_system, "container_memory", lambda: (limit, 0))
+    monkeypatch.setattr(_system, "memory", lambda: Memory(limit, int(available_gib * GIB)))
+    load(pool, machine, "m", 1)
+    assert pool.get_stats()["low_memory_mode"] is low
+
+
+@pytest.mark.parametrize("value", ["1", "true", "yes", " 1 "])
+def test_the_environment_turns_it_on(machine, monkeypatch, value):
+    monkeypatch.setenv("RESOURCE_POOL_LOW_MEMORY", value)
+    assert machine.pool().get_stats()["low_memory_mode"]
+
+
+def test_the_preference_turns_it_on_for_the_whole_pool(pool, machine):
+    load(pool, machine, "m", 1, hardware_preferences={"force_low_memory": False})
+    assert not pool.get_stats()["low_memory_mode"]
+    load(pool, machine, "m", 1, hardware_preferences={"force_low_memory": True})
+    assert pool.get_stats()["low_memory_mode"]
+
+
+def test_a_pinned_or_leased_gpu_model_is_not_demoted(pool, machine):
+    with pool.lease("embedding", "m", machine.loader(85), None) as model:
+        pool.enable_low_memory_mode()
+        with pool.lease("embedding", "m", machine.loader(85), None) as again:
+            assert again is model
+        assert model.device == "cuda:0"
+
+
+def test_there_is_no_monitor_unless_one_is_asked_for(machine):
+    before = threading.active_count()
+    machine.pool()
+    ResourcePool()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("value", ["0", "", "often", "-3"])
+def test_a_monitor_interval_that_is_no_positive_number_starts_none(machine, monkeypatch, value):
+    monkeypatch.setenv("RESOURCE_POOL_MONITOR", value)
+    before = threading.active_count()
+    machine.pool()
+    assert threading.active_count() == before
+
+
+def test_the_monitor_warns_and_drops_what_is_idle_without_being_called(
+    machine, monkeypatch, caplog
+):
+    monkeypatch.setenv("RESOURCE_POOL_MONITOR", "0.001")
+    pool = machine.pool()
+    gone = weakref.ref(load(pool, machine, "idle", 10))
+    dropped = threading.Event()
+    weakref.finalize(gone(), dropped.set)
+    machine.clock.now += 3600
+    monkeypatch.setattr(_system, "memory", lambda: Memory(64 * GIB, 2 * GIB))
+    assert dropped.wait(WAIT)
+    pool._monitor.stop()
+    assert pool.models == {}
+    assert any("under memory pressure" in message for message in caplog.messages)
+
+
+def test_a_monitor_whose_look_fails_goes_on(machine, monkeypatch, caplog):
+    looks = threading.Semaphore(0)
+
+    def broken(_) -> None:
+        looks.release()
+        raise OSError("no /proc")
+
+    monkeypatch.setattr(Maintenance, "look", broken)
+    pool = machine.pool(monitor_interval=0.001)
+    assert looks.acquire(timeout=WAIT)
+    assert looks.acquire(timeout=WAIT)
+    pool._monitor.stop()
+    assert "The pool's monitor failed; it goes on." in caplog.messages
