@@ -3,8 +3,10 @@
     python benchmarks/detect.py [--rounds 7] [--web] [--json FILE]
 
 Measured as in startup.py: every command once to warm the file cache, then all of them once per
-round, one after another; the median of the rounds counts. `accelerate env`, `transformers env` and
-`torch.utils.collect_env` tell versions and what PyTorch says; they compute nothing on a device.
+round, one after another; the median of the rounds counts. What else is installed counts too:
+without torch, the proof of OpenVINO takes longest where that is here. `accelerate env`,
+`transformers env` and `torch.utils.collect_env` tell versions and what PyTorch says; they compute
+nothing on a device.
 """
 
 from __future__ import annotations

@@ -13,13 +13,23 @@ key                 value
 ``errors``          backend -> reason, for those that are here but unusable or failed
 ``best_available``  the best backend that is available
 ``torch_device``    its device in PyTorch: "cuda:0", "mps" or "cpu"
-``system``          platform, python, cpu_count, memory_total_mb, memory_available_mb, …;
-                    cores and memory that this process may use: a container's limits count
+``system``          the machine, and what to plan with; see below
 ``from_cache``      whether the records are from an earlier detection, and then
 ``age_seconds``     how old they are; free memory is as of now wherever it can be asked
 ``described_by``    the file that describes this machine, where it was not detected (see
                     ``use_described_hardware``); otherwise None
 ==================  ============================================================================
+
+``system`` has platform, architecture, hostname, python, and what this process may use:
+
+=======================  =======================================================================
+``cpu_count``            cores: those of its affinity, at most a container's limit, rounded up;
+                         None where nothing tells
+``cpu_limit``            that limit in cores' worth of time (1.5), or None
+``memory_total_mb``      the system's memory, or a container's limit where that is smaller
+``memory_available_mb``  what of it is free now, below that limit and in the system
+``memory_limit_mb``      that limit, or None; a limit above the system's memory limits nothing
+=======================  =======================================================================
 
 Sizes are in MiB. Importing this package costs next to nothing and never imports PyTorch; neither
 does calling it: the proofs run in processes of their own.

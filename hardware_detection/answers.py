@@ -9,7 +9,7 @@ from typing import Any
 
 from hardware_detection.machine import Machine
 from hardware_detection.proofs.matrices import expected
-from hardware_detection.record import Device
+from hardware_detection.record import MOST_MEBIBYTES, Device
 
 
 class ProofError(Exception):
@@ -95,6 +95,6 @@ def _mebibytes(value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(value)
-    if not 0 <= value <= 1e12:  # false for NaN too
+    if not 0 <= value <= MOST_MEBIBYTES:  # false for NaN too
         raise ValueError(value)
     return round(float(value), 1)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from hardware_detection.parsing import whole_number
+
 GROUPS_FILE = "/proc/self/cgroup"
 MOUNTS_FILE = "/proc/self/mountinfo"
 
@@ -113,24 +115,18 @@ def _cpus(read_text: ReadText, folder: str) -> Iterator[float]:
     if not quota:
         quota = read_text(f"{folder}/cpu.cfs_quota_us") or ""
         period = read_text(f"{folder}/cpu.cfs_period_us") or ""
-    micros, per = _number(quota), _number(period)
+    micros, per = whole_number(quota), whole_number(period)
     if micros and per:
         yield micros / per
 
 
 def _memory(read_text: ReadText, folder: str, files: _Files) -> Iterator[tuple[float, float]]:
-    limit = _number(read_text(f"{folder}/{files.memory_limit}"))
+    limit = whole_number(read_text(f"{folder}/{files.memory_limit}"))
     if limit is None or limit >= _NO_LIMIT:
         return
-    used = _number(read_text(f"{folder}/{files.memory_used}")) or 0
+    used = whole_number(read_text(f"{folder}/{files.memory_used}")) or 0
     statistics = read_text(f"{folder}/memory.stat") or ""
     found = re.search(rf"^{files.droppable} (\d+)$", statistics, re.MULTILINE)
     droppable = int(found.group(1)) if found else 0
     free = min(limit, max(0, limit - max(0, used - droppable)))
     yield round(limit / _MIB, 1), round(free / _MIB, 1)
-
-
-def _number(text: str | None) -> int | None:
-    """Return a whole number; None for "max", "-1", and what cannot be read."""
-    found = re.fullmatch(r"\s*(\d{1,20})\s*", text or "", re.ASCII)
-    return int(found.group(1)) if found else None

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from hardware_detection.fingerprint import fingerprint
 from hardware_detection.log import log
 from hardware_detection.machine import Machine
+from hardware_detection.names import CPU
 from hardware_detection.probes import PROBES
 from hardware_detection.record import Detection, ProbeResult
 
@@ -22,9 +23,12 @@ def detect(machine: Machine, probes: Mapping[str, str] = PROBES) -> Detection:
     # Taken first: what changes while the probes run makes the result stale, never falsely fresh.
     taken = fingerprint(machine)
     with ThreadPoolExecutor(max_workers=len(probes)) as pool:
-        futures = [pool.submit(_run, machine, name, module) for name, module in probes.items()]
+        # The CPU last: to read about it keeps the interpreter busy, when the others could start
+        # the children for which everybody waits.
+        order = sorted(probes, key=CPU.__eq__)
+        futures = {name: pool.submit(_run, machine, name, probes[name]) for name in order}
         try:
-            results = tuple(future.result() for future in futures)
+            results = tuple(futures[name].result() for name in probes)
         except BaseException:
             # Interrupted. The pool waits for its threads, and they for their children.
             machine.close()

@@ -21,15 +21,18 @@ class HardwareDetector:
     Args:
         cache_file: where to remember the detection; None for the default place.
         refresh: detect anew, whatever the cache says.
+        web: start the installed browsers too, for WebGPU and WebNN; takes seconds.
 
     Raises:
         HardwareCacheError: ``cache_file`` was given and cannot be used.
     """
 
-    def __init__(self, cache_file: str | Path | None = None, refresh: bool = False) -> None:
+    def __init__(
+        self, cache_file: str | Path | None = None, refresh: bool = False, web: bool = False
+    ) -> None:
         from hardware_detection import detect_available_hardware
 
-        self.report = detect_available_hardware(cache_file, refresh=refresh)
+        self.report = detect_available_hardware(cache_file, refresh=refresh, web=web)
 
     def is_available(self, hardware_type: str) -> bool:
         """Whether a computation ran on this backend, or this device ("cuda:1"), and was right.

@@ -15,12 +15,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hardware_detection.cgroups import Limits, read_limits
 from hardware_detection.log import log
-from hardware_detection.parsing import CPUINFO_FILE, MEMORY_FILE, parse_meminfo, parse_sockets
+from hardware_detection.parsing import (
+    CPUINFO_FILE,
+    MEMORY_FILE,
+    normalized,
+    parse_distributions,
+    parse_meminfo,
+    parse_sockets,
+)
 
 if TYPE_CHECKING:
     from hardware_detection.process import Outcome
@@ -33,10 +41,12 @@ TOOL_DEADLINE_S = 10.0
 _MAX_TEXT_BYTES = 1 << 20
 _MIB = 1 << 20
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
-# "-c" puts the current folder, which may hold anybody's files, first on the import path.
+# "-c" puts the current folder, which may hold anybody's files, first on the import path. The child
+# lives for one answer: collecting garbage while it imports a vendor's library, and tidying up
+# after it has answered, would take two fifths of its time.
 _BOOTSTRAP = (
-    "import sys; sys.path[:] = [sys.argv[1], *filter(None, sys.path)];"
-    " from hardware_detection.proofs import main; main(sys.argv[2:])"
+    "import gc, os, sys; gc.disable(); sys.path[:] = [sys.argv[1], *filter(None, sys.path)];"
+    " from hardware_detection.proofs import main; main(sys.argv[2:]); os._exit(0)"
 )
 
 
@@ -198,12 +208,17 @@ class Machine:
 
     def package_version(self, distribution: str) -> str | None:
         """Return the installed version of a distribution, or None."""
-        from importlib.metadata import PackageNotFoundError, version
+        return self._distributions.get(normalized(distribution))
 
-        try:
-            return version(distribution)
-        except PackageNotFoundError:
-            return None
+    @cached_property
+    def _distributions(self) -> dict[str, str]:
+        """The version of each installed distribution by its normalized name."""
+        # Only names of folders are read: importlib.metadata opens and parses a file for each.
+        found: dict[str, str] = {}
+        for folder in sys.path:
+            for name, version in parse_distributions(self.listdir(folder or ".")):
+                found.setdefault(name, version)  # the first on the path is what is imported
+        return found
 
     def which(self, program: str) -> str | None:
         """Return the absolute path of a program on PATH, or None."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from hardware_detection.log import log
 
 _MIB = 1 << 20
 _DEADLINE_S = 1.0
-
-_T = TypeVar("_T")
 
 
 @contextlib.contextmanager
@@ -32,21 +30,29 @@ def session() -> Iterator[Any]:
         pynvml.nvmlShutdown()
 
 
-def free_memory_mb(uuids: Iterable[str]) -> dict[str, float]:
-    """Return the free memory in MiB of each GPU that could be asked now, by UUID.
-
-    Empty where nvidia-ml-py or the driver is missing, or does not answer within a second.
-    Only for GPUs that the same driver has proved since boot: it runs in this process.
-    """
-    return _each(uuids, lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).free / _MIB)
-
-
 def loads(uuids: Iterable[str]) -> dict[str, tuple[float | None, float, float]]:
     """Return utilisation in percent, total and free memory in MiB of each GPU, by UUID.
 
-    Under the same conditions as ``free_memory_mb``.
+    What could not be asked now is left out: all of them where nvidia-ml-py or the driver is
+    missing, or does not answer within a second. Only for GPUs that the same driver has proved
+    since boot: it runs in this process, in a thread that is left behind at the deadline.
     """
-    return _each(uuids, _load)
+    found: dict[str, tuple[float | None, float, float]] = {}
+    wanted = list(uuids)
+
+    def ask_all() -> None:
+        try:
+            with session() as nvml:
+                for uuid in wanted:
+                    gpu = nvml.nvmlDeviceGetHandleByUUID(nvml_uuid(uuid))
+                    found[uuid] = _load(nvml, gpu)
+        except Exception as error:
+            log().debug("NVML does not tell: %s", error)
+
+    thread = threading.Thread(target=ask_all, daemon=True)
+    thread.start()
+    thread.join(_DEADLINE_S)
+    return dict(found)
 
 
 def _load(nvml: Any, gpu: Any) -> tuple[float | None, float, float]:
@@ -56,26 +62,6 @@ def _load(nvml: Any, gpu: Any) -> tuple[float | None, float, float]:
     except Exception:  # a MIG instance has none of its own
         utilisation = None
     return utilisation, round(memory.total / _MIB, 1), round(memory.free / _MIB, 1)
-
-
-def _each(uuids: Iterable[str], ask: Callable[[Any, Any], _T]) -> dict[str, _T]:
-    """Ask each GPU in a thread that is left behind at the deadline; what was told until then."""
-    found: dict[str, _T] = {}
-    wanted = list(uuids)
-
-    def ask_all() -> None:
-        try:
-            with session() as nvml:
-                for uuid in wanted:
-                    gpu = nvml.nvmlDeviceGetHandleByUUID(nvml_uuid(uuid))
-                    found[uuid] = ask(nvml, gpu)
-        except Exception as error:
-            log().debug("NVML does not tell: %s", error)
-
-    thread = threading.Thread(target=ask_all, daemon=True)
-    thread.start()
-    thread.join(_DEADLINE_S)
-    return dict(found)
 
 
 def text(value: object) -> str:

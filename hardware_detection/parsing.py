@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hardware_detection.record import Device
@@ -15,10 +15,17 @@ AMD_DRIVER_FILE = "/sys/module/amdgpu/version"
 MEMORY_FILE = "/proc/meminfo"
 CPUINFO_FILE = "/proc/cpuinfo"
 
-#: What to ask nvidia-smi for, in the order that ``parse_nvidia_smi`` reads.
-NVIDIA_SMI_QUERY = (
-    "--query-gpu=index,uuid,name,memory.total,memory.free,compute_cap,driver_version",
-    "--format=csv,noheader,nounits",
+#: What nvidia-smi is asked for. The last two are unknown to older drivers (before about 500 and
+#: 450), which then refuse the whole query and name the field.
+NVIDIA_SMI_FIELDS = (
+    "index",
+    "uuid",
+    "name",
+    "memory.total",
+    "memory.free",
+    "driver_version",
+    "compute_cap",
+    "mig.mode.current",
 )
 
 # The flags in /proc/cpuinfo that extend arithmetic; the others are about the kernel and caches.
@@ -60,30 +67,62 @@ def parse_nvidia_driver(text: str) -> str | None:
     return found.group(1) if found else None
 
 
-def parse_nvidia_smi(text: str) -> tuple[tuple[Device, ...], str | None]:
-    """Return the GPUs, unproved, and the driver's version from the answer to NVIDIA_SMI_QUERY.
+def parse_nvidia_smi(
+    text: str, fields: Sequence[str] = NVIDIA_SMI_FIELDS
+) -> tuple[tuple[Device, ...], str | None]:
+    """Return the GPUs, unproved, and the driver's version from a query for these fields.
 
-    Lines that are not rows (warnings, errors) are left out; "[N/A]" becomes None.
+    The query is ``nvidia-smi --query-gpu=FIELDS --format=csv,noheader,nounits``. Lines that are no
+    rows (warnings, errors) are left out; what stands in brackets ("[N/A]") is unknown.
     """
     devices: list[Device] = []
     driver = None
     for line in text.splitlines():
-        row = line.split(",")
-        if len(row) != 7 or not row[0].strip().isdecimal():
+        cells = [_known(cell) for cell in line.split(",")]
+        row = dict(zip(fields, cells)) if len(cells) == len(fields) else {}  # noqa: B905 - equal
+        if not (row.get("index") or "").isdecimal():
             continue
-        index, uuid, name, total, free, capability, version = (_known(cell) for cell in row)
-        driver = driver or version
-        facts = {"uuid": uuid, "compute_capability": capability}
-        devices.append(
-            Device(
-                index=int(index or 0),
-                name=name or "unknown",
-                memory_total_mb=_number(total),
-                memory_free_mb=_number(free),
-                facts={key: value for key, value in facts.items() if value is not None},
-            )
-        )
+        driver = driver or row.get("driver_version")
+        devices.append(_nvidia_device(row))
     return tuple(devices), driver
+
+
+def _nvidia_device(row: Mapping[str, str | None]) -> Device:
+    facts: dict[str, Any] = {
+        "uuid": row.get("uuid"),
+        "compute_capability": row.get("compute_cap"),
+    }
+    mig = row.get("mig.mode.current")
+    if mig is not None:
+        facts["mig"] = {"enabled": mig == "Enabled", "instances": []}
+    return Device(
+        index=int(row["index"] or 0),
+        name=row.get("name") or "unknown",
+        memory_total_mb=_number(row.get("memory.total")),
+        memory_free_mb=_number(row.get("memory.free")),
+        facts={key: value for key, value in facts.items() if value is not None},
+    )
+
+
+def parse_refused_field(text: str) -> str | None:
+    """Return the field that nvidia-smi does not know and for which it refused the query."""
+    found = re.search(r'Field "([\w.]+)" is not a valid field to query', text)
+    return found.group(1) if found else None
+
+
+def parse_nvidia_smi_list(text: str) -> dict[str, list[dict[str, str]]]:
+    """Return each GPU's UUID -> its MIG instances (uuid, name) from ``nvidia-smi -L``."""
+    found: dict[str, list[dict[str, str]]] = {}
+    instances: list[dict[str, str]] = []
+    for line in text.splitlines():
+        row = re.fullmatch(
+            r"(?:GPU \d+: .*|\s+(MIG \S+)\s+Device\s+\d+:) \(UUID: ([\w/-]+)\)\s*", line
+        )
+        if row and row.group(1):
+            instances.append({"uuid": row.group(2), "name": row.group(1)})
+        elif row:
+            instances = found.setdefault(row.group(2), [])
+    return found
 
 
 def has_tensor_cores(name: str, compute_capability: str) -> bool | None:
@@ -159,6 +198,22 @@ def parse_torch_version(text: str) -> dict[str, str | None]:
     return build
 
 
+def parse_distributions(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield normalized name and version of each distribution whose metadata folder is listed.
+
+    The folders' names are those of PyPA's "Recording installed projects", and of the older eggs.
+    """
+    for name in names:
+        found = re.fullmatch(r"(.+?)-([^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info", name)
+        if found:
+            yield normalized(found.group(1)), found.group(2)
+
+
+def normalized(distribution: str) -> str:
+    """Return a distribution's name as PyPA's name normalization spells it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
 def parse_visible_devices(text: str) -> tuple[str, ...]:
     """Return the entries that count in CUDA_VISIBLE_DEVICES: up to the first that is invalid.
 
@@ -172,6 +227,12 @@ def parse_visible_devices(text: str) -> tuple[str, ...]:
     return tuple(entries)
 
 
+def whole_number(text: str | None) -> int | None:
+    """Return the one whole number of a kernel's file; None for "max", "-1" and anything else."""
+    found = re.fullmatch(r"\s*(\d{1,20})\s*", text or "", re.ASCII)
+    return int(found.group(1)) if found else None
+
+
 def _assigned(statement: ast.stmt) -> Iterable[tuple[str, str | None]]:
     value: Any = getattr(statement, "value", None)
     targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
@@ -183,7 +244,7 @@ def _assigned(statement: ast.stmt) -> Iterable[tuple[str, str | None]]:
 
 def _known(cell: str) -> str | None:
     text = cell.strip()
-    return None if text in {"", "N/A", "[N/A]", "[Not Supported]", "[Unknown Error]"} else text
+    return None if re.fullmatch(r"|N/A|ERR!|\[.*\]", text) else text
 
 
 def _number(text: str | None) -> float | None:

@@ -16,13 +16,13 @@ from hardware_detection.record import Detection, Device, ProbeResult
 def report_now(detection: Detection, machine: Machine, *, from_cache: bool) -> dict[str, Any]:
     """Return the report with the system's and, where NVML tells it, the GPUs' free memory."""
     total, available = machine.memory_mb()
-    fresh = _gpu_free_mb(_cuda_uuids(detection), machine) if from_cache else {}
+    loads = machine.gpu_loads(_cuda_uuids(detection)) if from_cache else {}
     return build_report(
         detection,
         from_cache=from_cache,
         age_seconds=(datetime.now(timezone.utc) - detection.detected_at).total_seconds(),
         memory_mb=(total, available),
-        gpu_free_mb=fresh,
+        gpu_free_mb={uuid: free for uuid, (_, _, free) in loads.items()},
     )
 
 
@@ -72,8 +72,10 @@ def build_report(
             "hostname": platform.node(),
             "python": platform.python_version(),
             "cpu_count": cores.get("usable_cores") or cores.get("logical_cores"),
+            "cpu_limit": cores.get("cpu_limit"),
             "memory_total_mb": total,
             "memory_available_mb": available,
+            "memory_limit_mb": cores.get("memory_limit_mb"),
         },
     }
 
@@ -133,14 +135,6 @@ def _torch_device(results: Mapping[str, ProbeResult]) -> str:
             if device.dtypes:
                 return torch_device_name(f"{name}:{device.index}")
     return "mps" if results[MPS].status == "available" else "cpu"
-
-
-def _gpu_free_mb(uuids: list[str], machine: Machine) -> dict[str, float]:
-    if not uuids or not machine.has_package("pynvml"):
-        return {}
-    from hardware_detection.nvml import free_memory_mb
-
-    return free_memory_mb(uuids)
 
 
 def _cuda_uuids(detection: Detection) -> list[str]:

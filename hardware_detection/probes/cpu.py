@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from hardware_detection.answers import ProofError, ask
@@ -13,16 +14,45 @@ from hardware_detection.record import Device, ProbeResult
 from hardware_detection.torch_build import torch_build
 
 _TORCH_FACTS = ("torch", "torch_accelerator")
+_SOURCES = {
+    "architecture": "platform",
+    "microarchitecture": "archspec",
+    "isa_extensions": "archspec, and /proc/cpuinfo where there is one",
+    "physical_cores": "psutil",
+    "logical_cores": "psutil",
+    "usable_cores": "the process's CPU affinity and its cgroups' CPU limit",
+    "sockets": CPUINFO_FILE,
+    "cpu_limit": "cgroups",
+    "memory_limit_mb": "cgroups",
+    "memory": "/proc/meminfo or psutil, and cgroups",
+}
 
 
 def probe(machine: Machine) -> ProbeResult:
     """Describe the CPU, compute in this process, and in PyTorch's number formats if it is here."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        # PyTorch takes longest of all: its child is started before anything is read.
+        proof = thread.submit(_prove_with_torch, machine)
+        name, facts = _facts(machine)
+        total, available = machine.memory_mb()
+    torch_dtypes, torch_facts, note = proof.result()
+    by_torch = ("dtypes", *torch_facts) if torch_dtypes else ()
+    device = Device(
+        index=0,
+        name=name or machine.cpu_name() or "unknown",
+        memory_total_mb=total,
+        memory_free_mb=available,
+        dtypes=torch_dtypes or _prove_with_python(),
+    )
+    sources = {**_SOURCES, **dict.fromkeys(by_torch, "torch")}
+    return ProbeResult(CPU, "available", note, (device,), {**facts, **torch_facts}, sources)
+
+
+def _facts(machine: Machine) -> tuple[str | None, dict[str, Any]]:
+    """Return the CPU's marketing name, and what else is known of it."""
     name, flags = parse_cpuinfo(machine.read_text(CPUINFO_FILE) or "")
-    target = machine.cpu_target()
-    counts = machine.cpu_counts()
-    total, available = machine.memory_mb()
-    limits = machine.limits()
-    facts: dict[str, Any] = {
+    target, counts, limits = machine.cpu_target(), machine.cpu_counts(), machine.limits()
+    return name, {
         "architecture": machine.architecture(),
         "microarchitecture": target.microarchitecture,
         "isa_extensions": sorted(flags | target.features),
@@ -33,29 +63,6 @@ def probe(machine: Machine) -> ProbeResult:
         "cpu_limit": limits.cpus,
         "memory_limit_mb": limits.memory_mb,
     }
-    sources = {
-        "architecture": "platform",
-        "microarchitecture": "archspec",
-        "isa_extensions": "archspec and /proc/cpuinfo" if flags else "archspec",
-        "physical_cores": "psutil",
-        "logical_cores": "psutil",
-        "usable_cores": "the process's CPU affinity and its cgroups' CPU limit",
-        "sockets": CPUINFO_FILE,
-        "cpu_limit": "cgroups",
-        "memory_limit_mb": "cgroups",
-        "memory": "/proc/meminfo or psutil, and cgroups",
-    }
-    torch_dtypes, torch_facts, note = _prove_with_torch(machine)
-    if torch_dtypes:
-        sources |= dict.fromkeys(("dtypes", *torch_facts), "torch")
-    device = Device(
-        index=0,
-        name=name or machine.cpu_name() or "unknown",
-        memory_total_mb=total,
-        memory_free_mb=available,
-        dtypes=torch_dtypes or _prove_with_python(),
-    )
-    return ProbeResult(CPU, "available", note, (device,), {**facts, **torch_facts}, sources)
 
 
 def _prove_with_torch(machine: Machine) -> tuple[tuple[str, ...], dict[str, Any], str]:

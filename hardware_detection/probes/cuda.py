@@ -12,10 +12,12 @@ from hardware_detection.names import CUDA
 from hardware_detection.nvml import nvml_uuid
 from hardware_detection.parsing import (
     NVIDIA_DRIVER_FILE,
-    NVIDIA_SMI_QUERY,
+    NVIDIA_SMI_FIELDS,
     has_tensor_cores,
     parse_nvidia_driver,
     parse_nvidia_smi,
+    parse_nvidia_smi_list,
+    parse_refused_field,
     parse_visible_devices,
 )
 from hardware_detection.probes._verdict import prove
@@ -156,9 +158,33 @@ def _ask_driver(machine: Machine, *, has_driver: bool) -> _Seen:
             return _Seen(merge(answer.devices, ()), answer.facts, "nvidia-ml-py")
     program = machine.which("nvidia-smi")
     if program:
-        outcome = machine.run([program, *NVIDIA_SMI_QUERY])
-        devices, driver = parse_nvidia_smi(outcome.stdout if outcome.ok else "")
+        devices, driver = _ask_nvidia_smi(machine, program)
         if devices:
             return _Seen(merge(devices, ()), {"driver": driver}, "nvidia-smi")
     driver = parse_nvidia_driver(machine.read_text(NVIDIA_DRIVER_FILE) or "")
     return _Seen((), {"driver": driver} if driver else {}, NVIDIA_DRIVER_FILE)
+
+
+def _ask_nvidia_smi(machine: Machine, program: str) -> tuple[tuple[Device, ...], str | None]:
+    """Ask for every field that this driver's nvidia-smi knows, and for the instances of MIG."""
+    fields = list(NVIDIA_SMI_FIELDS)
+    while True:
+        query = (f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
+        outcome = machine.run([program, *query])
+        refused = parse_refused_field(outcome.stdout + outcome.stderr)
+        if outcome.ok or refused not in fields:
+            break
+        fields.remove(refused)
+    devices, driver = parse_nvidia_smi(outcome.stdout if outcome.ok else "", fields)
+    if not any(device.facts.get("mig", {}).get("enabled") for device in devices):
+        return devices, driver
+    instances = parse_nvidia_smi_list(machine.run([program, "-L"]).stdout)
+    return tuple(_with_instances(device, instances) for device in devices), driver
+
+
+def _with_instances(device: Device, found: Mapping[str, list[dict[str, str]]]) -> Device:
+    mig = device.facts.get("mig")
+    if mig is None:
+        return device
+    instances = found.get(str(device.facts.get("uuid")), [])
+    return replace(device, facts={**device.facts, "mig": {**mig, "instances": instances}})

@@ -25,7 +25,7 @@ def _describe(amdsmi: Any, index: int, handle: Any) -> dict[str, Any]:
     chip = amdsmi.amdsmi_get_gpu_asic_info(handle)
     # In MiB, both.
     memory = optional(lambda: amdsmi.amdsmi_get_gpu_vram_usage(handle)) or {}
-    total, used = memory.get("vram_total"), memory.get("vram_used")
+    total, used = _number(memory.get("vram_total")), _number(memory.get("vram_used"))
     facts = {
         "gcn_arch": chip.get("target_graphics_version"),
         "uuid": optional(lambda: amdsmi.amdsmi_get_gpu_device_uuid(handle)),
@@ -33,9 +33,18 @@ def _describe(amdsmi: Any, index: int, handle: Any) -> dict[str, Any]:
     }
     return {
         "index": index,
-        "name": chip.get("market_name"),
+        "name": _known(chip.get("market_name")),
         "memory_total_mb": total,
         "memory_free_mb": None if total is None or used is None else total - used,
         "results": {},
-        "facts": {key: value for key, value in facts.items() if value},
+        "facts": {key: value for key, value in facts.items() if _known(value)},
     }
+
+
+def _known(value: Any) -> Any:
+    """Return the value; None for "N/A", with which the library fills what it does not know."""
+    return None if value in ("N/A", "") else value
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None

@@ -101,11 +101,14 @@ def _cuda(torch: Any) -> Iterator[_Found]:
 def _describe_cuda(torch: Any, index: int) -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(index)
     free, _ = torch.cuda.mem_get_info(index)
+    # ROCm fills the same fields with the digits of its architecture, which mean something else.
+    nvidia = getattr(torch.version, "hip", None) is None
     facts = {
-        "compute_capability": f"{properties.major}.{properties.minor}",
+        "compute_capability": f"{properties.major}.{properties.minor}" if nvidia else None,
         "multiprocessors": properties.multi_processor_count,
         "uuid": str(properties.uuid) if hasattr(properties, "uuid") else None,
         "gcn_arch": getattr(properties, "gcnArchName", None),
+        "pci_bus_id": None if nvidia else _pci_bus_id(properties),
     }
     return {
         "name": properties.name,
@@ -113,6 +116,15 @@ def _describe_cuda(torch: Any, index: int) -> dict[str, Any]:
         "memory_free_mb": free / _MIB,
         "facts": {key: value for key, value in facts.items() if value is not None},
     }
+
+
+def _pci_bus_id(properties: Any) -> str | None:
+    """Return "0000:03:00.0", as the system spells it; None in releases that do not tell."""
+    numbers = [getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device")]
+    if not all(isinstance(number, int) for number in numbers):
+        return None
+    domain, bus, device = numbers
+    return f"{domain:04x}:{bus:02x}:{device:02x}.0"
 
 
 def _xpu(torch: Any) -> Iterator[_Found]:

@@ -31,6 +31,11 @@ OPTIONAL = {
     "openvino": "OpenVINO is not probed; `pip install openvino` to use it",
     "pynvml": "GPU facts come from torch; `pip install rp-toolchain[nvidia]` for the driver's own",
 }
+_ADAPTERS = {
+    "hardware": "real adapter",
+    "software": "software adapter (the CPU, as an emulated GPU)",
+    "unknown": "computes, the browser does not tell on what",
+}
 PARTS = ("hardware_detection", "model_family_classifier", "resource_pool", "rp_cli.codegen")
 TEMPLATES = ("embedding", "text_generation", "vision", "audio", "multimodal", "generic")
 
@@ -187,18 +192,36 @@ def check_generation() -> Iterator[Line]:
     yield Line("run the generated test", status, detail, remedy)
 
 
-def check_backend(*names: str) -> Callable[[], Iterator[Line]]:
-    """Return a check of what the detector says about these backends; they are optional."""
+def check_backend(*names: str, web: bool = False) -> Callable[[], Iterator[Line]]:
+    """Return a check of what the detector says about these backends; they are optional.
+
+    With ``web``, the installed browsers are started for it.
+    """
 
     def check() -> Iterator[Line]:
         from hardware_detection import detect_available_hardware
 
-        report = detect_available_hardware()
+        report = detect_available_hardware(web=web)
         for name in names:
+            details = report["details"][name]
             status = "ok" if report["hardware"][name] else "missing"
-            yield Line(name, status, report["details"][name]["reason"] or "works")
+            yield Line(name, status, f"{_found(details)}: {details['reason']}")
 
     return check
+
+
+def _found(details: Mapping[str, Any]) -> str:
+    """Say in a few words what is behind a backend: what it really computes on, or nothing."""
+    if details["status"] != "available":
+        # A declared simulation is told apart from nothing, and is no more available than that.
+        return "simulated, not hardware" if details.get("simulated") else str(details["status"])
+    if "adapter" in details:
+        return _ADAPTERS[details["adapter"]]
+    return "computes on " + ", ".join(
+        f"{row['openvino_device']} ({row['name']})" if "openvino_device" in row else row["name"]
+        for row in details["devices"]
+        if row["dtypes"]
+    )
 
 
 def _present(name: str, there: bool, remedy: str) -> Line:
@@ -211,6 +234,6 @@ CHECKS: dict[str, Callable[[], Iterator[Line]]] = {
     "classification": check_classification,
     "pool": check_pool,
     "generation": check_generation,
-    "web": check_backend("webnn", "webgpu"),
+    "web": check_backend("webnn", "webgpu", web=True),
     "openvino": check_backend("openvino"),
 }

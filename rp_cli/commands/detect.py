@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hardware_detection.live import Sample
 
+_NOT_TOLD = "n/a"
 _STYLES = {"available": "green", "unusable": "yellow", "error": "red", "absent": "dim"}
 
 
@@ -166,16 +167,20 @@ def _load_table(sample: Sample) -> Table:
     for heading in ("Device", "Name", "Busy", "Memory used", "of"):
         table.add_column(Text(heading), justify="left" if heading == "Name" else "right")
     for load in sample.loads:
-        busy = load.utilisation_percent
+        busy, total, free = load.utilisation_percent, load.memory_total_mb, load.memory_free_mb
         cells = (
             load.device,
             load.name,
-            "?" if busy is None else f"{busy:.0f} %",
-            f"{(load.memory_total_mb - load.memory_free_mb) / 1024:.1f} GiB",
-            f"{load.memory_total_mb / 1024:.1f} GiB",
+            _NOT_TOLD if busy is None else f"{busy:.0f} %",
+            _gib(None if total is None or free is None else total - free),
+            _gib(total),
         )
         table.add_row(*map(Text, cells))
     return table
+
+
+def _gib(mebibytes: float | None) -> str:
+    return _NOT_TOLD if mebibytes is None else f"{mebibytes / 1024:.1f} GiB"
 
 
 def _print_table(report: Mapping[str, Any]) -> None:

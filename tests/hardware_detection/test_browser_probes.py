@@ -257,6 +257,14 @@ class TestCache:
             assert report["hardware"]["webgpu"] is True
         assert sum(bool(machine.started) for machine in started) == 1
 
+    def test_the_detector_asks_browsers_when_it_is_told_to(
+        self, started: list[Any], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "hw.json"
+        assert hd.HardwareDetector(path).is_available("webgpu") is False
+        assert hd.HardwareDetector(path, web=True).is_available("webgpu") is True
+        assert [machine.web for machine in started] == [False, True]
+
     def test_a_new_detection_without_browsers_forgets_them(
         self, started: list[Any], tmp_path: Path
     ) -> None:

@@ -19,8 +19,10 @@ from hardware_detection.cgroups import (
     parse_mounts,
     read_limits,
 )
+from hardware_detection.detection import detect
 from hardware_detection.machine import Machine
 from hardware_detection.probes import cpu
+from hardware_detection.report import report_now
 
 GIB = 1 << 30
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -136,6 +138,32 @@ def test_the_machine_says_what_a_container_may_have(fake: Any) -> None:
     assert result.facts["cpu_limit"] == 0.5
     assert result.facts["memory_limit_mb"] == 4096.0
     assert result.devices[0].memory_total_mb == 4096.0
+
+
+@pytest.mark.parametrize(
+    ("files", "planned"),
+    [
+        ({}, (6, None, 16384.0, 8192.0, None)),
+        (
+            v2(memory_max=f"{4 * GIB}\n", memory_current=f"{GIB}\n", cpu_max="150000 100000\n"),
+            (2, 1.5, 4096.0, 3072.0, 4096.0),
+        ),
+        # A limit above what the host has limits nothing, and is told all the same.
+        (v2(memory_max=f"{64 * GIB}\n"), (6, None, 16384.0, 8192.0, 65536.0)),
+    ],
+)
+def test_the_report_says_what_to_plan_with(
+    fake: Any, files: Mapping[str, str], planned: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Six(fake.machine):  # type: ignore[misc, name-defined]
+        def cpu_counts(self) -> Any:
+            return super().cpu_counts()._replace(usable=min(6, self.usable_cpus() or 6))
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(6), raising=False)
+    machine = Six(files=files)
+    system = report_now(detect(machine), machine, from_cache=False)["system"]
+    keys = ("cpu_count", "cpu_limit", "memory_total_mb", "memory_available_mb", "memory_limit_mb")
+    assert tuple(system[key] for key in keys) == planned
 
 
 def test_a_limit_above_the_hosts_memory_is_none(fake: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,7 +69,8 @@ def test_a_hang_is_killed_with_everything_it_started(tmp_path: Path) -> None:
     reader.join(60)
     assert not reader.is_alive()
     assert outcome.kind == "timeout"
-    assert "gave no answer within 2 s and was stopped" in outcome.describe()
+    # How long it really took: killing takes its time where the machine is busy.
+    assert re.fullmatch(r"gave no answer within \d+ s and was stopped", outcome.describe())
     assert seen in (["x"], [""])
 
 

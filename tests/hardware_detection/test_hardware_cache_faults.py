@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,25 @@ class TestDefaultFile:
         messages = [record.message for record in caplog.records]
         assert messages
         assert len(set(messages)) == 1
+
+    def test_unreadable_is_detected_anew(
+        self,
+        empty_machine: Callable[[], int],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        hd.default_cache_path().write_text("{}")
+
+        def refuse(*_: object) -> int:
+            raise PermissionError(13, "Permission denied")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("hardware_detection.cache.os.open", refuse)
+            patched.setattr(cache, "locked", lambda path: nullcontext())
+            patched.setattr(cache, "write_atomically", refuse)
+            with caplog.at_level(logging.WARNING, "hardware_detection"):
+                assert hd.detect_available_hardware()["from_cache"] is False
+        assert "Permission denied" in caplog.text
 
     def test_a_home_that_cannot_be_written(
         self,

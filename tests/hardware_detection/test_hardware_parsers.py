@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardware_detection import parsing
+from hardware_detection.machine import Machine
 
 X86 = """processor\t: 0
 model name\t: AMD EPYC 9654
@@ -65,13 +66,18 @@ def test_nvidia_driver(text: str, version: str | None) -> None:
 
 def test_nvidia_smi_rows() -> None:
     text = (
-        "0, GPU-aa, NVIDIA H100 80GB HBM3, 81559, 80000, 9.0, 580.65.06\n"
-        "1, GPU-bb, NVIDIA GB10, [N/A], [Not Supported], 12.1, 580.65.06\n"
+        "0, GPU-aa, NVIDIA H100 80GB HBM3, 81559, 80000, 580.65.06, 9.0, Disabled\n"
+        "1, GPU-bb, NVIDIA GB10, [N/A], [Not Supported], 580.65.06, 12.1, [N/A]\n"
     )
     (first, second), driver = parsing.parse_nvidia_smi(text)
     assert driver == "580.65.06"
     assert (first.index, first.name, first.memory_total_mb) == (0, "NVIDIA H100 80GB HBM3", 81559.0)
-    assert first.facts == {"uuid": "GPU-aa", "compute_capability": "9.0"}
+    assert first.facts == {
+        "uuid": "GPU-aa",
+        "compute_capability": "9.0",
+        "mig": {"enabled": False, "instances": []},
+    }
+    assert second.facts == {"uuid": "GPU-bb", "compute_capability": "12.1"}
     assert (second.memory_total_mb, second.memory_free_mb) == (None, None)
     assert first.dtypes == second.dtypes == ()
 
@@ -83,8 +89,8 @@ def test_nvidia_smi_rows() -> None:
         "No devices were found\n",
         "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.",
         "0, GPU-aa, short\n",
-        "index, uuid, name, memory.total, memory.free, compute_cap, driver_version\n",
-        "²,a,b,1,1,1,1\n",
+        "index, uuid, name, memory.total, memory.free, driver_version, compute_cap, mig\n",
+        "²,a,b,1,1,1,1,1\n",
     ],
 )
 def test_nvidia_smi_without_rows(text: str) -> None:
@@ -92,7 +98,7 @@ def test_nvidia_smi_without_rows(text: str) -> None:
 
 
 def test_nvidia_smi_sizes_that_are_no_sizes() -> None:
-    (device,), _ = parsing.parse_nvidia_smi("0, u, n, nan, -5, 9.0, 1.0")
+    (device,), _ = parsing.parse_nvidia_smi("0, u, n, nan, -5, 1.0, 9.0, [N/A]")
     assert (device.memory_total_mb, device.memory_free_mb) == (None, None)
 
 
@@ -162,7 +168,12 @@ def test_no_text_makes_a_parser_fail(text: str) -> None:
     parsing.parse_meminfo(text)
     parsing.parse_nvidia_driver(text)
     parsing.parse_nvidia_smi(text)
-    parsing.parse_nvidia_smi(f"0,{text},{text},{text},{text},{text},{text}")
+    parsing.parse_nvidia_smi(f"0,{text},{text},{text},{text},{text},{text},{text}")
+    parsing.parse_nvidia_smi_list(f"GPU 0: {text} (UUID: GPU-1)\n  MIG {text} Device 0: (UUID: M)")
+    parsing.parse_refused_field(f'Field "{text}" is not a valid field to query.')
+    parsing.parse_rocminfo(f"*******\nAgent 1\n*******\n  Device Type: GPU\n  Uuid: {text}")
+    list(parsing.parse_distributions([text, f"{text}-1.dist-info"]))
+    parsing.whole_number(text)
     parsing.parse_kfd_node(text)
     parsing.parse_torch_version(text)
     parsing.parse_visible_devices(text)
@@ -245,6 +256,30 @@ def test_rocminfo(padding: str) -> None:
 @pytest.mark.parametrize("text", ["", "ROCk module is NOT loaded", "*******\nAgent 1\n*******"])
 def test_rocminfo_without_a_gpu(text: str) -> None:
     assert parsing.parse_rocminfo(text) == ()
+
+
+@pytest.mark.parametrize(
+    ("folder", "found"),
+    [
+        ("torch-2.13.0+cpu.dist-info", [("torch", "2.13.0+cpu")]),
+        ("nvidia_ml_py-13.580.82.dist-info", [("nvidia-ml-py", "13.580.82")]),
+        ("onnxruntime.qnn-1.2-py3.11.egg-info", [("onnxruntime-qnn", "1.2")]),
+        ("Torch_XLA-2.9.dist-info", [("torch-xla", "2.9")]),
+        ("torch", []),
+        ("develop.egg-info", []),
+    ],
+)
+def test_distributions(folder: str, found: list[tuple[str, str]]) -> None:
+    assert list(parsing.parse_distributions([folder])) == found
+
+
+def test_the_installed_versions_are_those_that_the_packages_tell() -> None:
+    from importlib.metadata import version
+
+    machine = Machine()
+    for distribution in ("psutil", "typer", "pytest", "Typing.Extensions"):
+        assert machine.package_version(distribution) == version(distribution)
+    assert machine.package_version("no-such-distribution") is None
 
 
 def test_sockets() -> None:

@@ -16,7 +16,7 @@ from hardware_detection.probes import PROBES
 from hardware_detection.process import Outcome
 from hardware_detection.record import ProbeResult, from_json, to_json
 
-SMI_ROW = "0, GPU-aa, NVIDIA H100, 81559, 80000, 9.0, 580.65.06\n"
+SMI_ROW = "0, GPU-aa, NVIDIA H100, 81559, 80000, 580.65.06, 9.0, Disabled\n"
 DRIVER = {
     "/proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX x  580.65.06  Thu",
     "/dev/nvidiactl": "",

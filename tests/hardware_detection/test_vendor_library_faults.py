@@ -40,12 +40,18 @@ class Here(Machine):
     """This machine, but with these files and these packages, and no vendor's tools."""
 
     def __init__(
-        self, files: Mapping[str, str], packages: set[str], *, web: bool, deadline_s: float
+        self,
+        files: Mapping[str, str],
+        packages: set[str],
+        *,
+        web: bool,
+        deadline_s: float,
+        platform: str = "linux",
     ) -> None:
         super().__init__(web=web, proof_deadline_s=deadline_s)
         self.files = files
         self.packages = packages
-        self.platform = "linux"
+        self.platform = platform
         self.environ = {"RP_BROWSER": "/nowhere/chromium"}
 
     def exists(self, path: str) -> bool:
@@ -78,6 +84,12 @@ VENDORS: dict[str, tuple[str, set[str], dict[str, str]]] = {
         {"torch"},
         {"/site/torch/version.py": "cuda = '13.0'", "/dev/nvidiactl": ""},
     ),
+    "rocm": (
+        "torch",
+        {"torch"},
+        {"/site/torch/version.py": "hip = '7.0'", "/dev/kfd": ""},
+    ),
+    "mps": ("torch", {"torch"}, {"/site/torch/version.py": ""}),
     "webgpu": ("playwright", {"playwright"}, {}),
     "webnn": ("playwright", {"playwright"}, {}),
 }
@@ -103,6 +115,7 @@ def probe(name: str, fault: str = "", **changes: Any) -> ProbeResult:
             "packages": packages,
             "web": True,
             "deadline_s": 0.3 if fault == "hang" else 60.0,
+            "platform": "darwin" if name == "mps" else "linux",
             **changes,
         }
     )
@@ -240,6 +253,28 @@ class TestWorkingNvml:
         assert [device.facts[kept] for device in result.devices] == ["GPU-0", "GPU-1"]
 
 
+class TestNvidiaSmi:
+    """The tool where nvidia-ml-py is not installed: as a program it can end in every way."""
+
+    @pytest.mark.parametrize(
+        "outcome",
+        [
+            Outcome("timeout", -9, "", "", 10.0),
+            Outcome("crashed", -11, "", "", 0.1),
+            Outcome("unstartable", None, "", "Exec format error", 0.0),
+            Outcome("finished", 9, "NVIDIA-SMI has failed because it couldn't", "", 0.1),
+            Outcome("finished", 0, "nonsense, more of it", "", 0.1),
+        ],
+    )
+    def test_a_broken_tool_says_nothing(self, fake: Any, outcome: Outcome) -> None:
+        machine = fake.machine(files={"/dev/nvidiactl": ""}, programs={"nvidia-smi": outcome})
+        result = importlib.import_module(PROBES["cuda"]).probe(machine)
+        assert result.status == "unusable"
+        assert "torch is not installed" in result.reason
+        assert result.devices == ()
+        assert len(machine.started) == 1
+
+
 FAKE_AMDSMI = """
 def amdsmi_init(): pass
 def amdsmi_shut_down(): pass
@@ -263,6 +298,28 @@ def test_a_working_amdsmi_names_the_gpus(vendor: Callable[[str, str], None]) -> 
     )
     assert device.facts["gcn_arch"] == "gfx942"
     assert result.sources["devices"] == "amdsmi"
+
+
+def test_what_a_library_does_after_the_answer_does_not_count(
+    vendor: Callable[[str, str], None],
+) -> None:
+    vendor("amdsmi", FAKE_AMDSMI + "\nimport atexit, os; atexit.register(os.abort)\n")
+    machine = Here({"/dev/kfd": ""}, {"amdsmi"}, web=False, deadline_s=60.0)
+    (device,) = importlib.import_module(PROBES["rocm"]).probe(machine).devices
+    assert device.name == "AMD Instinct MI300X"
+
+
+def test_what_amdsmi_does_not_know_is_unknown(vendor: Callable[[str, str], None]) -> None:
+    not_known = (
+        "\ndef amdsmi_get_gpu_asic_info(gpu):\n"
+        "    return {'market_name': 'N/A', 'target_graphics_version': 'N/A'}\n"
+        "def amdsmi_get_gpu_vram_usage(gpu): return {'vram_total': 'N/A', 'vram_used': 5}\n"
+    )
+    vendor("amdsmi", FAKE_AMDSMI + not_known)
+    machine = Here({"/dev/kfd": ""}, {"amdsmi"}, web=False, deadline_s=60.0)
+    (device,) = importlib.import_module(PROBES["rocm"]).probe(machine).devices
+    assert (device.name, device.memory_total_mb, device.memory_free_mb) == ("unknown", None, None)
+    assert "gcn_arch" not in device.facts
 
 
 def test_rocminfo_is_asked_without_amdsmi(fake: Any) -> None:

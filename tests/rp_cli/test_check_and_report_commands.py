@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hardware_detection.testing import fake_report
 from rp_cli.checking import checks
 from rp_cli.errors import ExitCode
 from rp_cli.reporting.store import Store
@@ -53,7 +54,9 @@ def test_check_only_looks_at_files(rp, name):
     assert "template hf_embedding_template.py.j2" in done.out
 
 
-def test_the_whole_check_passes_and_prints_the_guides_block(rp_process):
+def test_the_whole_check_passes_and_prints_the_guides_block(rp_process, monkeypatch):
+    # Real browsers have tests of their own, and take seconds.
+    monkeypatch.setenv("RP_BROWSER", "/nowhere/chromium")
     done = rp_process("check", "--test", "all", "--debug")
     assert done.code == 0, done.out + done.err
     assert "ok      run the generated test: passed" in done.out
@@ -91,6 +94,60 @@ def test_one_part_is_checked_alone(rp, part):
     record = rp("check", "--test", part, "--json").json
     assert record["checks"] == [part]
     assert record["lines"]
+
+
+def web_report(**facts):
+    report = fake_report(webgpu=True)
+    report["details"]["webgpu"].update(facts)
+    report["hardware"]["webgpu"] = report["details"]["webgpu"]["status"] == "available"
+    return report
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "words"),
+    [
+        ({"adapter": "hardware"}, "ok", "real adapter"),
+        ({"adapter": "software"}, "ok", "software adapter (the CPU, as an emulated GPU)"),
+        ({"adapter": "unknown"}, "ok", "does not tell on what"),
+        ({"status": "absent", "simulated": True}, "missing", "simulated, not hardware"),
+        ({"status": "absent", "simulated": False}, "missing", "absent"),
+        ({"status": "unusable", "adapter": None}, "missing", "unusable"),
+        ({"status": "error"}, "missing", "error"),
+    ],
+)
+def test_the_web_check_says_what_is_behind_each_interface(monkeypatch, facts, status, words):
+    asked = []
+
+    def detect(*, web):
+        asked.append(web)
+        return web_report(**facts)
+
+    monkeypatch.setattr("hardware_detection.detect_available_hardware", detect)
+    lines = {line.name: line for line in checks.CHECKS["web"]()}
+    assert asked == [True]
+    assert lines["webgpu"].status == status
+    assert words in lines["webgpu"].detail.partition(": ")[0]
+    assert lines["webnn"].status == "missing"
+    assert lines["webnn"].detail.startswith("absent")
+
+
+def test_the_openvino_check_names_the_devices_and_starts_no_browser(monkeypatch):
+    report = fake_report(openvino=True)
+    report["details"]["openvino"]["devices"][0]["openvino_device"] = "CPU"
+    asked = []
+
+    def detect(*, web):
+        asked.append(web)
+        return report
+
+    monkeypatch.setattr("hardware_detection.detect_available_hardware", detect)
+    (line,) = checks.CHECKS["openvino"]()
+    assert asked == [False]
+    assert (line.status, line.detail.partition(":")[0]) == ("ok", "computes on CPU (Fake openvino)")
+    report["hardware"]["openvino"] = False
+    report["details"]["openvino"].update(status="unusable", reason="no driver")
+    (line,) = checks.CHECKS["openvino"]()
+    assert (line.status, line.detail) == ("missing", "unusable: no driver")
 
 
 def test_a_failed_construction_fails_the_check(rp, monkeypatch):

@@ -61,6 +61,8 @@ def test_debug_says_conflicts_first(gpu: None, monkeypatch: pytest.MonkeyPatch) 
     lines = result.stderr.splitlines()
     assert lines[0].startswith("conflict: CUDA_VISIBLE_DEVICES='-1' hides every GPU")
     assert "CUDA_VISIBLE_DEVICES='-1'" in lines
+    for name in ("PYTORCH_ENABLE_MPS_FALLBACK", "OMP_NUM_THREADS", "ROCR_VISIBLE_DEVICES"):
+        assert any(line.startswith((f"{name}=", f"{name} is not set")) for line in lines)
     assert any(line.startswith("HIP_VISIBLE_DEVICES is not set") for line in lines)
     assert json.loads(result.stdout)["hardware"]["cuda"] is True
 
@@ -82,7 +84,8 @@ def test_the_whole_way_in_real_processes(tmp_path: Path) -> None:
     report = json.loads(first.stdout)
     assert report["from_cache"] is False
     assert report["details"]["cpu"]["devices"][0]["dtypes"]
-    assert re.search(r"ms  cpu: available in \d", first.stderr)
+    for name in hd.HARDWARE_NAMES:
+        assert re.search(rf"ms  {name}: (available|absent|unusable|error) in \d", first.stderr)
 
     path_before = path.read_bytes()
     second = rp("detect", "--cache", str(path), "--json", "--debug")
@@ -213,6 +216,19 @@ class TestWatch:
         assert code == 0
         assert "Memory used" in out
         assert "Fake CPU" in out
+
+    def test_what_a_vendor_does_not_tell_is_said_to_be_missing(self) -> None:
+        report = fake_report(xpu=[{"name": "Arc", "memory_total_mb": 16384.0}], mps=True)
+        options = ("--watch", "--count", "1", "--interval", "0")
+        with use_report(report):
+            _, table, _ = run(*options)
+            _, line, _ = run(*options, "--json")
+        arc, apple = (row for row in table.splitlines() if "Arc" in row or "Fake mps" in row)
+        assert re.findall(r"n/a|\S+ GiB", arc) == ["n/a", "n/a", "16.0 GiB"]
+        assert re.findall(r"n/a|\S+ GiB", apple) == ["n/a", "n/a", "n/a"]
+        loads = json.loads(line)["loads"]
+        assert [load["device"] for load in loads] == ["cpu", "xpu:0", "mps:0"]
+        assert loads[1]["memory_free_mb"] is None
 
     @pytest.mark.parametrize("options", [("--count", "0"), ("--interval", "-1")])
     def test_impossible_numbers(self, gpu: None, options: tuple[str, str]) -> None:
