@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from model_family_classifier.hardware import BACKENDS, hardware_fit
     from model_family_classifier.hub import hub_metadata
     from model_family_classifier.index import FAMILIES
+    from model_family_classifier.web import reported_web_limits
 
 __all__ = [
     "BACKENDS",
@@ -23,6 +24,7 @@ __all__ = [
     "classify_model",
     "hardware_fit",
     "hub_metadata",
+    "reported_web_limits",
 ]
 
 _HOME = {
@@ -32,6 +34,7 @@ _HOME = {
     "classify_model": "classifier",
     "hardware_fit": "hardware",
     "hub_metadata": "hub",
+    "reported_web_limits": "web",
 }
 
 

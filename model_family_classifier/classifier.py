@@ -194,11 +194,16 @@ def _architecture(
 def _shown(one: Evidence) -> dict[str, Any]:
     return {
         "source": one.source,
-        "detail": one.detail,
+        "detail": _printable(one.detail),
         "family": one.family or "unknown",
         "subfamily": one.subfamily,
         "confidence": round(one.confidence, 2),
     }
+
+
+def _printable(text: str) -> str:
+    """Return a text without what a terminal would obey: a server or a file may have written it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _first(values: Iterable[str | None]) -> str | None:
@@ -206,7 +211,9 @@ def _first(values: Iterable[str | None]) -> str | None:
 
 
 def _check_name(name: Any) -> None:
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str):
+        raise ClassificationInputError(f"the model name must be text, not {type(name).__name__}.")
+    if not name.strip():
         raise ClassificationInputError("the model name is empty; give a name or a folder.")
     if len(name) > _MAX_NAME:
         raise ClassificationInputError(f"the model name is longer than {_MAX_NAME} characters.")

@@ -40,6 +40,7 @@ BASES = {
     "method": Basis(3, 0.6),
     "name_organisation": Basis(2, 0.6),
     "name_word": Basis(2, 0.6),
+    "name_size": Basis(2, 0.6),  # billions of parameters, and nothing else
     "task_hint": Basis(2, 0.5),
     "method_hint": Basis(1, 0.4),
     "nothing": Basis(0, 0.0),

@@ -24,6 +24,12 @@ def data_dir(name: str) -> Path:
 
 @functools.cache
 def compiled_data() -> dict[str, Any]:
-    """Return what ``rp models index`` compiled from YAML: names, hardware_matrix."""
+    """Return what ``rp models index`` compiled from YAML: names, hardware_matrix, web_limits."""
     content: dict[str, Any] = json.loads((data_dir("model_db") / "compiled.json").read_bytes())
     return content
+
+
+def known_names() -> dict[str, Any]:
+    """Return what names.yaml says: known, purposes, organisations, patterns, browsers, …"""
+    names: dict[str, Any] = compiled_data()["names"]
+    return names

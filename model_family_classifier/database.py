@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model_family_classifier.documents import read_document
+from model_family_classifier.documents import read_cached, read_document
 from model_family_classifier.errors import ClassificationInputError
 from model_family_classifier.hardware import check_hw_compatibility
 from model_family_classifier.index import FAMILIES, entry_of, load_index
 
 _TEXTS = ("family", "subfamily", "model_type", "auto_class", "architecture", "deployment")
 KNOWN_KEYS = (*_TEXTS, "tasks", "hw_compatibility")
+_WHAT = "model database"
 _DEPLOYMENTS = (None, "web_deployment")
 
 
@@ -35,22 +36,14 @@ def read_database(path: str | Path) -> Mapping[str, Mapping[str, Any]]:
     Raises:
         ClassificationInputError: the file or one of its entries is malformed.
     """
-    file = Path(path)
-    try:
-        found = file.stat()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ClassificationInputError(
-            f"model database {str(path)!r} cannot be read: {reason}."
-        ) from None
-    return _load(file, found.st_mtime_ns, found.st_size)
+    return read_cached(_load, path, what=_WHAT)
 
 
 @functools.lru_cache(maxsize=4)
 def _load(path: Path, _mtime: int, _size: int) -> Mapping[str, Mapping[str, Any]]:
     """Read and check the whole file; time and size only make a changed file a new one."""
-    content = read_document(path, what="model database")
-    check_entries(content, f"model database {str(path)!r}")
+    content = read_document(path, what=_WHAT)
+    check_entries(content, f"{_WHAT} {str(path)!r}")
     return content  # type: ignore[no-any-return]  # checked: a dict of dicts
 
 
@@ -71,6 +64,8 @@ def check_entries(content: Any, what: str) -> None:
 def _problem(name: Any, entry: Any) -> str | None:
     if not isinstance(name, str):
         return "a model name must be text; put it in quotes"
+    if not name or not name.isprintable():
+        return "a model name must have characters, and none that cannot be printed"
     if not isinstance(entry, dict):
         return "the entry must be a mapping with at least 'family'"
     return _key_problem(entry) or _value_problem(entry)

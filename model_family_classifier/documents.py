@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from model_family_classifier.errors import ClassificationInputError
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 32
+# Half a million parts of YAML take some seconds; as many in JSON take a tenth of one.
+MAX_PARTS = 500_000
+
+Read = TypeVar("Read")
 
 
 def read_document(path: Path, *, what: str) -> Any:
@@ -20,18 +26,35 @@ def read_document(path: Path, *, what: str) -> Any:
         what: how the message calls it, e.g. "model database".
 
     Raises:
-        ClassificationInputError: unreadable, over 8 MiB, malformed, too deeply nested, or YAML
-            with a tag or an alias.
+        ClassificationInputError: unreadable, over 8 MiB, malformed, a key twice, too deeply
+            nested, or YAML with a tag or an alias.
     """
     text = read_text(path, what=what)
     try:
-        return json.loads(text) if path.suffix.lower() == ".json" else load_yaml(text)
+        if path.suffix.lower() == ".json":
+            return json.loads(text, object_pairs_hook=_unique)
+        return load_yaml(text)
     except ClassificationInputError as error:
         raise ClassificationInputError(f"{what} {str(path)!r} {error}.") from None
     except (ValueError, RecursionError) as error:
         raise ClassificationInputError(
             f"{what} {str(path)!r} is malformed: {_brief(error)}."
         ) from None
+
+
+def read_cached(load: Callable[[Path, int, int], Read], path: str | Path, *, what: str) -> Read:
+    """Return ``load(path, time, size)`` of a file, so that a cache in ``load`` sees each change.
+
+    Raises:
+        ClassificationInputError: there is no such file, or whatever ``load`` raises.
+    """
+    file = Path(path)
+    try:
+        found = file.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ClassificationInputError(f"{what} {str(path)!r} cannot be read: {reason}.") from None
+    return load(file, found.st_mtime_ns, found.st_size)
 
 
 def read_text(path: Path, *, what: str) -> str:
@@ -61,6 +84,8 @@ def load_trusted_yaml(path: Path) -> Any:
 def read_head(path: Path, size: int) -> str:
     """Return the first ``size`` bytes of a file as text; nothing for a file that is not there."""
     try:
+        if not path.is_file():  # a pipe would keep us waiting
+            return ""
         with path.open("rb") as stream:
             return stream.read(size).decode("utf-8-sig", errors="ignore")
     except (OSError, ValueError):
@@ -92,7 +117,9 @@ def _refuse_hostile(text: str) -> None:
     import yaml
 
     depth = 0
-    for event in yaml.parse(text, Loader=_safe_loader()):
+    for count, event in enumerate(yaml.parse(text, Loader=_safe_loader())):
+        if count > MAX_PARTS:
+            raise ClassificationInputError(f"has more than {MAX_PARTS} parts; write it as JSON")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ClassificationInputError(f"uses an anchor or alias{_where(event)}; write it out")
         tag = getattr(event, "tag", None)
@@ -104,11 +131,52 @@ def _refuse_hostile(text: str) -> None:
             raise ClassificationInputError(f"is nested more than {MAX_DEPTH} levels deep")
 
 
+@functools.cache
 def _safe_loader() -> Any:
+    """Return PyYAML's safe loader, stricter: no key twice, and no numbers to the base of 60."""
     import yaml
 
     # libyaml is ten times faster, but PyYAML can be built without it.
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):  # type: ignore[misc]  # decided at run time
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            _check_unique(node)
+            return super().construct_mapping(node, deep)
+
+    # "1:1:1" would be a number in YAML 1.1, and a long one takes hours to compute.
+    for kind in ("int", "float"):
+        tag = f"tag:yaml.org,2002:{kind}"
+        number = base.yaml_constructors[tag]
+        Loader.add_constructor(tag, lambda self, node, number=number: _text_or(number, self, node))
+    return Loader
+
+
+def _text_or(number: Callable[[Any, Any], Any], loader: Any, node: Any) -> Any:
+    return node.value if ":" in node.value else number(loader, node)
+
+
+def _check_unique(node: Any) -> None:
+    """Refuse a mapping with a key twice: which of the two its author meant, nobody knows."""
+    from yaml.constructor import ConstructorError
+
+    seen = set()
+    for key, _ in node.value:
+        if isinstance(key.value, str) and key.value in seen:
+            raise ConstructorError(
+                None, None, f"{key.value[:80]!r} stands there twice", key.start_mark
+            )
+        seen.add(key.value if isinstance(key.value, str) else None)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object, or refuse one with a key twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:80]!r} stands there twice")
+    return found
 
 
 def _where(event: Any) -> str:

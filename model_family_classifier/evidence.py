@@ -95,7 +95,7 @@ def from_hub_cache(name: str) -> Iterator[Evidence]:
 
 def from_metadata(metadata: Mapping[str, Any] | None) -> Iterator[Evidence]:
     """Yield what the hub answered: its config, then the card's facts."""
-    if metadata is None:
+    if not isinstance(metadata, Mapping):
         return
     if metadata.get("error"):
         yield Evidence("hub", str(metadata["error"]), None, None, "nothing")

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from model_family_classifier.errors import ClassificationInputError
-from model_family_classifier.matrix import BACKENDS, OTHER_HARDWARE, cell_problem, load_matrix
+from model_family_classifier.matrix import (
+    BACKENDS,
+    OTHER_HARDWARE,
+    cell_problem,
+    complete,
+    load_matrix,
+)
 from model_family_classifier.web import WEB_BACKENDS, too_large
 
 __all__ = [
@@ -18,7 +24,6 @@ __all__ = [
     "priority_of",
 ]
 
-_CPU = {"level": "medium", "reason": "every model runs on the CPU"}
 _NOT_IN_MATRIX = {"level": "none", "compatible": False, "reason": "nothing is known about it"}
 # torch drives AMD GPUs under CUDA's name; OpenVINO and browsers take their models from the CPU.
 _TORCH_DEVICES = {"cuda": "cuda:0", "rocm": "cuda:0", "mps": "mps"}
@@ -36,12 +41,11 @@ def compatibility_of(
     in MB) goes over the matrix, key by key; hardware that only it names is listed, too.
     """
     cells = load_matrix(matrix_path).cells(family, model_type)
-    cells["cpu"] = {**_CPU, **cells.get("cpu", {})}
     given = check_hw_compatibility(hw_compatibility)
     for name in OTHER_HARDWARE:
         if name in given:
-            cells[name] = {**_NOT_IN_MATRIX, **cells.get(name, {})}
-    return {name: {**_cell(cell), **given.get(name, {})} for name, cell in cells.items()}
+            cells[name] = {**complete(_NOT_IN_MATRIX), **cells.get(name, {})}
+    return {name: {**cell, **given.get(name, {})} for name, cell in cells.items()}
 
 
 def priority_of(
@@ -73,7 +77,8 @@ def hardware_fit(
             that is missing counts as not available.
         requirements: what a prediction says the model needs: memory_bytes, weights_bytes,
             largest_tensor_bytes, method, as far as they are known.
-        web_limits: the limits that the browser here reports ({"maxBufferSize": bytes, …}).
+        web_limits: the limits that the browser here reports ({"maxBufferSize": bytes, …}), as
+            ``reported_web_limits`` takes them from a hardware report.
 
     Returns:
         optimal_hardware (a backend), torch_device ("cuda:0", "mps", "cpu"), hardware_priority
@@ -122,18 +127,6 @@ def check_hw_compatibility(given: Any) -> Mapping[str, Mapping[str, Any]]:
     return given
 
 
-def _cell(row: Mapping[str, Any]) -> dict[str, Any]:
-    said = (row.get("condition"), row.get("reason"))
-    return {
-        **row,
-        "level": row["level"],
-        "compatible": row.get("compatible", True),
-        "condition": row.get("condition"),
-        "size_limit": row.get("size_limit"),
-        "reason": "; ".join(part for part in said if part),
-    }
-
-
 def _sized(
     name: str,
     cell: Mapping[str, Any],
@@ -143,7 +136,7 @@ def _sized(
     """Bar a browser that the model is known to be too large for."""
     if not requirements or name not in WEB_BACKENDS or not cell["compatible"]:
         return cell
-    why = too_large(cell["size_limit"], requirements, web_limits)
+    why = too_large(name, cell["size_limit"], requirements, web_limits)
     return {**cell, "compatible": False, "reason": why} if why else cell
 
 

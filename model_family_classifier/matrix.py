@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from model_family_classifier.data import compiled_data
-from model_family_classifier.documents import read_document
+from model_family_classifier.documents import read_cached, read_document
 from model_family_classifier.errors import ClassificationInputError
 from model_family_classifier.index import FAMILIES
+from model_family_classifier.web import web_limits
 
 BACKENDS = ("cuda", "rocm", "mps", "openvino", "webnn", "webgpu", "cpu")
 # Hardware that the matrix says nothing about: never chosen automatically.
 OTHER_HARDWARE = ("tpu", "qualcomm")
 _LEVELS = ("high", "medium", "low", "none")
 _ROWS = ("families", "models")
+_WHAT = "hardware matrix"
+_CPU = {"level": "medium", "reason": "every model runs on the CPU"}
 
 Row = Mapping[str, Mapping[str, Any]]
 
@@ -29,11 +32,17 @@ class Matrix:
         self._families = families
         self._models = models
         self._automatic = automatic
+        # Ten thousand names share a few dozen rows.
+        self._complete: dict[tuple[str, str | None], dict[str, dict[str, Any]]] = {}
 
     def cells(self, family: str, model_type: str | None) -> dict[str, dict[str, Any]]:
-        """Return {backend: cell} of a model: its type's row over its family's."""
-        own: Row = self._models.get(model_type or "", {})
-        return {**{k: dict(v) for k, v in self._families[family].items()}, **_copied(own)}
+        """Return {backend: cell} of a model, complete: its type's row over its family's."""
+        model_type = model_type if model_type in self._models else None
+        if (family, model_type) not in self._complete:
+            row = {**self._families[family], **self._models.get(model_type or "", {})}
+            row["cpu"] = {**_CPU, **row.get("cpu", {})}
+            self._complete[family, model_type] = {k: complete(v) for k, v in row.items()}
+        return {name: dict(cell) for name, cell in self._complete[family, model_type].items()}
 
     def automatic(self, family: str) -> tuple[str, ...]:
         """Return the backends that may be chosen without being asked for, best first."""
@@ -57,13 +66,20 @@ def load_matrix(path: str | Path | None = None) -> Matrix:
     Raises:
         ClassificationInputError: the file is malformed, or names what nobody knows.
     """
-    if path is None:
-        return _ours()
-    content = read_document(Path(path), what="hardware matrix")
-    problem = _problem(content)
-    if problem:
-        raise ClassificationInputError(f"hardware matrix {str(path)!r}: {problem}.")
-    return _ours().overridden(content)
+    return _ours() if path is None else read_cached(_load, path, what=_WHAT)
+
+
+def complete(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a cell with all of level, compatible, condition, size_limit and reason."""
+    said = (cell.get("condition"), cell.get("reason"))
+    return {
+        **cell,
+        "level": cell.get("level", "none"),
+        "compatible": cell.get("compatible", True),
+        "condition": cell.get("condition"),
+        "size_limit": cell.get("size_limit"),
+        "reason": "; ".join(part for part in said if part),
+    }
 
 
 def cell_problem(name: Any, cell: Any) -> str | None:
@@ -76,11 +92,27 @@ def cell_problem(name: Any, cell: Any) -> str | None:
         return f"for {name!r}: 'compatible' must be true or false"
     if not isinstance(cell.get("level", "high"), str) or cell.get("level", "high") not in _LEVELS:
         return f"for {name!r}: 'level' must be one of {', '.join(_LEVELS)}"
+    for key in ("condition", "reason"):
+        if not isinstance(cell.get(key), str | None):
+            return f"for {name!r}: {key!r} must be text"
+    if cell.get("size_limit") not in (None, *web_limits()["limits"]):
+        known = ", ".join(web_limits()["limits"])
+        return f"for {name!r}: 'size_limit' must be one of {known}"
     if not _is_json(cell):
         return f"for {name!r} has a value that JSON cannot hold"
     if name == "cpu" and cell.get("compatible") is False:
         return "cannot bar the CPU: it is the last resort of every model"
     return None
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path, _mtime: int, _size: int) -> Matrix:
+    """Read and check a user's file; time and size only make a changed file a new one."""
+    content = read_document(path, what=_WHAT)
+    problem = _problem(content)
+    if problem:
+        raise ClassificationInputError(f"{_WHAT} {str(path)!r}: {problem}.")
+    return _ours().overridden(content)
 
 
 @functools.cache
@@ -114,16 +146,14 @@ def _problem(content: Any) -> str | None:
 def _row_problem(kind: str, name: Any, row: Any) -> str | None:
     if kind == "families" and name not in FAMILIES:
         return f"is no family; the families are {', '.join(FAMILIES)}"
+    if not isinstance(name, str):
+        return "is no name of a model type; put it in quotes"
     if not isinstance(row, dict):
         return "must map backends to cells"
     if "cells" in row:
         return "must map backends to cells directly, without 'cells'"
     problems = (cell_problem(backend, cell) for backend, cell in row.items())
     return next((problem for problem in problems if problem), None)
-
-
-def _copied(row: Row) -> dict[str, dict[str, Any]]:
-    return {name: dict(cell) for name, cell in row.items()}
 
 
 def _merged(row: Row, over: Row) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,12 @@ def command(
     No model is loaded, and the hub is asked only with --hub. A model database says what you know
     better: {name: {family: vision, subfamily: image_classifier}}; see `rp models`.
     """
-    from model_family_classifier import classify_model, hardware_fit, hub_metadata
+    from model_family_classifier import (
+        classify_model,
+        hardware_fit,
+        hub_metadata,
+        reported_web_limits,
+    )
     from rp_cli.modeldb.name_lists import gather_names
 
     names = gather_names(models or [], files or [], sys.stdin)
@@ -74,9 +80,18 @@ def command(
         "hub": hub_metadata if hub else None,
     }
     classified = [classify_model(name, **options) for name in names]
-    hardware = _hardware(hw_cache)
+    report = _report(hw_cache)
+    limits = reported_web_limits(report)
     results = [
-        {**one, **hardware_fit(one, hardware, requirements=_needs(one) if memory else None)}
+        {
+            **one,
+            **hardware_fit(
+                one,
+                report["hardware"],
+                requirements=_needs(one, predicted=memory, recorded=len(classified) <= _BLOCKS),
+                web_limits=limits,
+            ),
+        }
         for one in classified
     ]
     if as_json:
@@ -98,7 +113,7 @@ def render(result: Mapping[str, Any]) -> str:
         f"  PyTorch Device: {result['torch_device']}",
         f"  Hardware Priority: {' > '.join(result['hardware_priority'])}",
         f"  Recommended Template: {result['template']}",
-        *_memory(result["resource_requirements"]),
+        f"  Memory: {_memory(result)}",
         "  Hardware Compatibility:",
         *(
             f"    {name}: {_compatible(result['compatibility'][name])}"
@@ -111,15 +126,38 @@ def render(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _memory(needs: Mapping[str, Any] | None) -> list[str]:
+def _memory(result: Mapping[str, Any]) -> str:
+    needs = result["resource_requirements"]
     if needs is None:
-        return []
-    size = f"{needs['memory_bytes'] / 2**20:.0f} MiB"
-    return [f"  Memory: {size} ({needs['method']}; config: {needs['config']})"]
+        return f"unknown (rp predict {shlex.quote(result['model_name'])} predicts it)"
+    said = needs["method"] + (f"; config: {needs['config']}" if "config" in needs else "")
+    return f"{needs['memory_bytes'] / 2**20:.0f} MiB ({said})"
 
 
-def _needs(classification: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a model is predicted to need, in bytes; None, said on stderr, if nobody knows."""
+def _needs(
+    classification: Mapping[str, Any], *, predicted: bool, recorded: bool
+) -> dict[str, Any] | None:
+    """Return what a model needs, in bytes; None where nothing was asked or nobody knows."""
+    if predicted:
+        return _predicted(classification)
+    return _recorded(classification["model_name"]) if recorded else None
+
+
+def _recorded(name: str) -> dict[str, Any] | None:
+    """Return what was measured, or predicted before, of a model in the dtype of its config."""
+    from hardware_detection.files import rp_home
+
+    # Where nothing was ever recorded, this spares the 30 ms of importing what reads records.
+    if not any(rp_home().glob("*.sqlite3")):
+        return None
+    from resource_pool.prediction import recorded_bytes
+
+    found = recorded_bytes(name, revision="", dtype=None)
+    return None if found is None else {"memory_bytes": found, "method": "recorded"}
+
+
+def _predicted(classification: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a model is predicted to need; None, said on stderr, if it cannot be told."""
     from resource_pool import predict
     from resource_pool.errors import PredictionError
 
@@ -183,11 +221,11 @@ def _row(one: Mapping[str, Any]) -> list[str]:
     return [one["model_name"], family, subfamily, sure, one["optimal_hardware"]]
 
 
-def _hardware(cache: Path | None) -> Mapping[str, bool]:
+def _report(cache: Path | None) -> Mapping[str, Any]:
     from hardware_detection import detect_available_hardware
 
-    hardware: Mapping[str, bool] = detect_available_hardware(cache)["hardware"]
-    return hardware
+    report: Mapping[str, Any] = detect_available_hardware(cache)
+    return report
 
 
 def _subfamily(result: Mapping[str, Any]) -> list[str]:
@@ -199,7 +237,9 @@ def _subfamily(result: Mapping[str, Any]) -> list[str]:
 
 def _compatible(cell: Mapping[str, Any]) -> str:
     system, effective = _mark(cell["system"]), _mark(cell["effective"])
-    return f"{_mark(cell['compatible'])} (System: {system}, Effective: {effective})"
+    mark = f"{_mark(cell['compatible'])} (System: {system}, Effective: {effective})"
+    barred = cell["system"] and not cell["compatible"]
+    return f"{mark}: {cell['reason']}" if barred else mark
 
 
 def _mark(value: bool) -> str:

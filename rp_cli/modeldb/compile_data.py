@@ -19,7 +19,7 @@ _JOIN = re.compile(r"[^a-z0-9]+")
 
 
 def compile_data() -> dict[str, Any]:
-    """Return names, with each known name as it is looked up, and the hardware matrix."""
+    """Return names, with each known name as it is looked up, hardware matrix and web limits."""
     folder = data_dir("model_db")
     names = load_trusted_yaml(folder / "names.yaml")
     return {
@@ -30,6 +30,7 @@ def compile_data() -> dict[str, Any]:
             "known": _known(names["names"]),
         },
         "hardware_matrix": load_trusted_yaml(folder / "hardware_matrix.yaml"),
+        "web_limits": load_trusted_yaml(folder / "web_limits.yaml"),
     }
 
 

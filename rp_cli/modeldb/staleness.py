@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from model_family_classifier.data import compiled_data, data_dir
 from model_family_classifier.index import load_index
+from rp_cli.errors import BadInputError, OutputError
 from rp_cli.modeldb.build_index import build_index, write_index
 from rp_cli.modeldb.compile_data import compile_data, write_data
 
@@ -23,19 +24,38 @@ class Difference(NamedTuple):
 
 
 def compare() -> Difference:
-    """Build everything anew, which takes some twenty seconds, and compare."""
-    index, data = build_index(), compile_data()
+    """Build everything anew, which takes some twenty seconds, and compare.
+
+    Raises:
+        BadInputError: transformers is not installed.
+    """
+    try:
+        index, data = build_index(), compile_data()
+    except ModuleNotFoundError as error:
+        raise BadInputError(
+            f"the index is built from transformers, and {error.name!r} is not installed; install "
+            "it and try again."
+        ) from None
     lines = list(_index_lines(load_index(), index))
     lines += [f"{part}: changed" for part in data if data[part] != compiled_data().get(part)]
     return Difference(lines, index, data)
 
 
 def write(difference: Difference, folder: Path | None = None) -> list[Path]:
-    """Write what was built and return the files."""
+    """Write what was built and return the files.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
     folder = folder or data_dir("model_db")
     index, data = folder / "architectures.json", folder / "compiled.json"
-    write_index(difference.architectures, index)
-    write_data(difference.data, data)
+    try:
+        write_index(difference.architectures, index)
+        write_data(difference.data, data)
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or folder} cannot be written: {error.strerror or error}."
+        ) from None
     return [index, data]
 
 

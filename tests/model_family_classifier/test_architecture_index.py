@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +13,11 @@ from model_family_classifier import FAMILIES
 from model_family_classifier.data import data_dir
 from model_family_classifier.documents import read_document
 from model_family_classifier.index import load_index
+from rp_cli.errors import BadInputError, OutputError
+from rp_cli.modeldb import staleness
 from rp_cli.modeldb.build_index import read_rules, render
 from rp_cli.modeldb.compile_data import compile_data, render_data
 from rp_cli.modeldb.rules import Facts, Head, decide
-from rp_cli.modeldb.staleness import compare
 
 
 def facts(model_type: str = "thing", **known: Any) -> Facts:
@@ -39,7 +42,7 @@ def test_committed_index_is_what_the_installed_transformers_gives() -> None:
     transformers = pytest.importorskip("transformers")
     if transformers.__version__ != load_index()["transformers"]:
         pytest.skip(f"the index is of transformers {load_index()['transformers']}")
-    assert compare().lines == [], "run: rp models index"
+    assert staleness.compare().lines == [], "run: rp models index"
 
 
 def test_compiled_data_is_what_the_yaml_gives() -> None:
@@ -167,3 +170,16 @@ def test_heads_are_unique() -> None:
     heads = read_rules().heads
     assert len({head.auto_class for head in heads}) == len(heads)
     assert all(isinstance(head, Head) and head.family in FAMILIES for head in heads)
+
+
+def test_an_index_that_cannot_be_built_or_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(BadInputError, match="'transformers' is not installed"):
+        staleness.compare()
+    nothing = staleness.Difference([], load_index(), {"names": {"known": {}}})
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        staleness.write(nothing, blocked / "folder")

@@ -17,9 +17,11 @@ from model_family_classifier import (
     ClassificationInputError,
     classify_model,
     hardware_fit,
+    matrix,
 )
+from model_family_classifier.documents import read_document
 from model_family_classifier.hardware import compatibility_of, priority_of
-from model_family_classifier.web import web_limits
+from model_family_classifier.web import WEB_BACKENDS, reported_web_limits, web_limits
 
 COLUMNS = ("cuda", "rocm", "mps", "openvino", "webnn", "webgpu")
 # h, m, l: compatible at that level; L: low and barred; n: not available.
@@ -193,6 +195,7 @@ def test_a_wrong_matrix_is_one_clear_error(tmp_path: Path, content: str) -> None
 
 
 MIB = 2**20
+GPUS = ("cuda", "rocm", "mps")
 
 
 @pytest.mark.parametrize(
@@ -224,12 +227,83 @@ def test_web_size_limits(
     assert fit["resource_requirements"] == (needs or None)
 
 
+def test_each_browser_interface_has_its_own_limit_of_a_tensor() -> None:
+    needs = {"largest_tensor_bytes": 300 * MIB}
+    found = classify_model("bert-base-uncased")
+    here = {"webgpu": True, "webnn": True}
+    for limits, fits in (
+        ({}, {"webgpu": False, "webnn": True}),
+        ({"max_tensor_bytes": 200 * MIB}, {"webgpu": False, "webnn": False}),
+        ({"maxStorageBufferBindingSize": 400 * MIB}, {"webgpu": True, "webnn": True}),
+    ):
+        fit = hardware_fit(found, here, requirements=needs, web_limits=limits)
+        assert {name: fit["compatibility"][name]["effective"] for name in here} == fits
+
+
+def test_reported_limits_are_those_of_the_best_browser_of_a_report() -> None:
+    webgpu = {"devices": [{"limits": {"maxBufferSize": 7}}, {"limits": {"maxBufferSize": 9}}]}
+    webnn = {"devices": [{"limits": {"max_tensor_bytes": 8}}]}
+    assert reported_web_limits({"details": {"webgpu": webgpu, "webnn": webnn}}) == {
+        "maxBufferSize": 7,
+        "max_tensor_bytes": 8,
+    }
+    for empty in ({}, {"details": {}}, {"details": {"webgpu": {"devices": []}}}):
+        assert reported_web_limits(empty) == {}
+    assert reported_web_limits({"details": {"webnn": {"devices": [{"index": 0}]}}}) == {}
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ({"size_limit": "huge"}, "'size_limit' must be one of"),
+        ({"size_limit": ["max_buffer_size"]}, "'size_limit' must be one of"),
+        ({"reason": 3}, "'reason' must be text"),
+        ({"condition": ["tiny"]}, "'condition' must be text"),
+    ],
+)
+def test_a_users_cell_is_checked_before_it_is_used(
+    tmp_path: Path, cell: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "matrix.json"
+    path.write_text(json.dumps({"families": {"vision": {"webgpu": cell}}}))
+    with pytest.raises(ClassificationInputError, match=message):
+        classify_model("gpt2", matrix_path=path)
+    with pytest.raises(ClassificationInputError, match=message):
+        classify_model("gpt2", hw_compatibility={"webgpu": cell})
+
+
+def test_a_changed_matrix_is_read_again_and_an_unchanged_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "matrix.json"
+    reads = []
+    monkeypatch.setattr(
+        matrix,
+        "read_document",
+        lambda one, what: reads.append(one) or read_document(one, what=what),
+    )
+    for compatible, wanted in ((False, ["cpu"]), (True, ["cuda", "cpu"])):
+        cells = {name: {"compatible": compatible and name == "cuda"} for name in GPUS}
+        path.write_text(json.dumps({"families": {"text_generation": cells}}))
+        for _ in range(3):
+            found = classify_model("facebook/opt-125m", matrix_path=path)
+            assert found["hardware_priority"] == wanted
+    assert len(reads) == 2
+
+
+def test_an_answer_may_be_changed_without_changing_the_next() -> None:
+    first = classify_model("gpt2")
+    first["compatibility"]["cuda"]["compatible"] = False
+    assert classify_model("gpt2")["compatibility"]["cuda"]["compatible"] is True
+
+
 def test_every_size_limit_has_a_number_and_a_source() -> None:
     limits = web_limits()
     for limit in limits["limits"].values():
-        assert limit["bytes"] > 0
+        assert limit["bytes"] is None or limit["bytes"] > 0
         assert limit["source"]
-    assert limits["largest_tensor"] in limits["limits"]
+    assert set(limits["largest_tensor"]) == set(WEB_BACKENDS)
+    assert set(limits["largest_tensor"].values()) <= set(limits["limits"])
     for family in FAMILIES:
         for cell in compatibility_of(family, None).values():
             assert cell["size_limit"] is None or cell["size_limit"] in limits["limits"]

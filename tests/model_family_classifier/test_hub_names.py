@@ -58,7 +58,7 @@ huggyllama/llama-7b                              text_generation  causal_lm
 meta-llama/Llama-3.2-1B                          text_generation  causal_lm
 codellama/CodeLlama-7b-hf                        text_generation  causal_lm
 TinyLlama/TinyLlama-1.1B-Chat-v1.0               text_generation  chat_model
-lmsys/vicuna-7b-v1.5                             text_generation  causal_lm
+lmsys/vicuna-7b-v1.5                             text_generation  chat_model
 mistralai/Mistral-7B-v0.1                        text_generation  causal_lm
 mistralai/Mistral-7B-Instruct-v0.3               text_generation  chat_model
 mistralai/Mixtral-8x7B-v0.1                      text_generation  mixture_of_experts
@@ -76,7 +76,7 @@ Salesforce/codegen-350M-mono                     text_generation  causal_lm
 state-spaces/mamba-130m-hf                       text_generation  state_space
 allenai/OLMo-1B-hf                               text_generation  causal_lm
 deepseek-ai/DeepSeek-V3                          text_generation  mixture_of_experts
-deepseek-ai/DeepSeek-R1-Distill-Qwen-7B          text_generation  causal_lm
+deepseek-ai/DeepSeek-R1-Distill-Qwen-7B          text_generation  chat_model
 openai/gpt-oss-20b                               text_generation  mixture_of_experts
 t5-small                                         text_generation  seq2seq
 google/flan-t5-base                              text_generation  seq2seq

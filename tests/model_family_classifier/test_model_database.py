@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model_family_classifier import ClassificationInputError, classify_model
+from model_family_classifier.database import look_up
 from model_family_classifier.documents import MAX_BYTES
 
 
@@ -84,6 +85,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
         ("[" * 100_000, "nested"),
         ("{a: " * 50_000, "nested"),
         ("1.0: {family: vision}", "quotes"),
+        ("[" + "1," * 500_000 + "]", "parts"),
         ("x: vision", "mapping"),
         ("x: {subfamily: y}", "'family' must be one of"),
         ("x: {family: visoin}", "'family' must be one of"),
@@ -96,6 +98,18 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
         ('x: {family: vision, subfamily: "a\\eb"}', "subfamily"),
         ("x: {family: vision, hw_compatibility: {cuda: 1}}", "cuda"),
         ("x: {family: vision, hw_compatibility: {cuda: {since: 2024-01-01}}}", "JSON"),
+        ("x: {family: vision}\nx: {family: audio}", "'x' stands there twice in line 2"),
+        ("x: {family: vision, family: audio}", "'family' stands there twice"),
+        ("? [x]\n: {family: vision}", "malformed"),
+        ("null: {family: vision}", "quotes"),
+        ("'': {family: vision}", "must have characters"),
+        ('"a\\eb": {family: vision}', "cannot be printed"),
+        ("x: {family: vision, tasks: [1]}", "tasks"),
+        ("x: {family: vision, 3: y}", "keys must be text"),
+        ("x: {family: 1:1:1.0}", "'family' must be one of"),
+        ("x: {family: =}", "malformed"),
+        ("x: {family: vision, since: 2024-13-41}", "malformed"),
+        ("x: {family: vision, size: " + "9" * 5000 + "}", "malformed"),
     ],
 )
 def test_faulty_yaml(tmp_path: Path, content: str, message: str) -> None:
@@ -106,16 +120,34 @@ def test_faulty_yaml(tmp_path: Path, content: str, message: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000, '{"x": {"family": NaN}}', "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[1]",
+        "[" * 100_000,
+        '{"x": {"family": NaN}}',
+        "\x00",
+        '{"x": {"family": "vision"}, "x": {"family": "audio"}}',
+        '{"x": {"family": "vision", "size": ' + "9" * 5000 + "}}",
+    ],
+)
 def test_faulty_json(tmp_path: Path, content: str) -> None:
     with pytest.raises(ClassificationInputError, match="model database"):
         classify_model("x", model_db_path=write(tmp_path, content, "db.json"))
 
 
-def test_oversized_file(tmp_path: Path) -> None:
+def test_a_number_to_the_base_of_60_is_text_and_costs_nothing(tmp_path: Path) -> None:
+    note = "1" + ":1" * 20_000
+    path = write(tmp_path, f"x: {{family: vision, note: {note}, other: {note}.5}}")
+    assert look_up(path, "x") == {"family": "vision", "note": note, "other": f"{note}.5"}
+
+
+@pytest.mark.parametrize("size", [MAX_BYTES + 1, 100 * 2**20])
+def test_oversized_file(tmp_path: Path, size: int) -> None:
     path = tmp_path / "db.yaml"
     with path.open("wb") as stream:
-        stream.truncate(MAX_BYTES + 1)
+        stream.truncate(size)
     with pytest.raises(ClassificationInputError, match="larger than 8 MiB"):
         classify_model("x", model_db_path=path)
 

@@ -12,6 +12,7 @@ import pytest
 
 from hardware_detection.testing import fake_report, use_report
 from model_family_classifier.confidence import confidence_of
+from resource_pool.prediction import record_use
 from rp_cli.app import main
 
 GUIDES_MACHINE = fake_report(cuda=[{"name": "Fake GPU"}], openvino=True)
@@ -44,6 +45,7 @@ Model: bert-base-uncased
   PyTorch Device: cuda:0
   Hardware Priority: cuda > mps > cpu
   Recommended Template: hf_embedding_template.py
+  Memory: unknown (rp predict bert-base-uncased predicts it)
   Hardware Compatibility:
     cuda: ✅ (System: ✅, Effective: ✅)
     mps: ✅ (System: ❌, Effective: ❌)
@@ -226,3 +228,63 @@ def test_memory_is_predicted_on_request_and_unknown_memory_is_said(rp: Any) -> N
     assert needs["config"] == "defaults of GPT2Config, not the real one"
     assert unknown["resource_requirements"] is None
     assert "nobody/knows cannot be predicted" in err
+
+
+def test_memory_comes_from_a_record_where_there_is_one(rp: Any) -> None:
+    record_use("gpt2", 500 << 20, revision="", dtype=None, backend="cpu")
+    _, out, err = rp("classify", "gpt2", "t5-small")
+    assert err == ""
+    assert "  Memory: 500 MiB (recorded)\n" in out
+    assert "  Memory: unknown (rp predict t5-small predicts it)\n" in out
+    rows = json.loads(rp("classify", "--json", "gpt2", "t5-small")[1])
+    recorded = {"memory_bytes": 500 << 20, "method": "recorded"}
+    assert [row["resource_requirements"] for row in rows] == [recorded, None]
+
+
+def test_a_prediction_from_a_config_is_remembered(rp: Any, tmp_path: Path) -> None:
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = {"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 99, **small}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    _, first, _ = rp("classify", "--memory", "--json", str(tmp_path))
+    _, second, _ = rp("classify", "--json", str(tmp_path))
+    predicted = json.loads(first)[0]["resource_requirements"]["memory_bytes"]
+    assert json.loads(second)[0]["resource_requirements"]["memory_bytes"] == predicted
+
+
+def test_damaged_records_are_no_error(rp: Any, isolated_home: Path) -> None:
+    record_use("gpt2", 500 << 20, revision="", dtype=None, backend="cpu")
+    for file in isolated_home.glob("*.sqlite3"):
+        file.write_bytes(b"no database" * 1000)
+    code, out, _ = rp("classify", "gpt2")
+    assert code == 0
+    assert "Memory: unknown" in out
+
+
+def described(tmp_path: Path, limits: dict[str, int]) -> str:
+    file = tmp_path / "machine.json"
+    device = {"name": "Fake adapter", "limits": limits}
+    file.write_text(json.dumps({"rp_machine": 1, "devices": {"webgpu": [device]}}))
+    return str(file)
+
+
+@pytest.mark.parametrize(("mib", "fits"), [(512, True), (256, False)])
+def test_the_limits_that_a_described_browser_reported_decide(
+    rp: Any, tmp_path: Path, mib: int, fits: bool
+) -> None:
+    file = described(tmp_path, {"maxBufferSize": mib << 20, "maxStorageBufferBindingSize": 1 << 30})
+    words = ("--hardware", file, "classify", "gpt2", "--memory")
+    code, out, _ = rp(*words, "--json")
+    cell = json.loads(out)[0]["compatibility"]["webgpu"]
+    assert (code, cell["system"], cell["effective"]) == (0, True, fits)
+    _, out, _ = rp(*words)
+    why = f"max_buffer_size is {mib} MiB (as the browser reports)"
+    assert (why in out) is not fits
+
+
+def test_a_users_matrix_and_a_described_machine_go_together(rp: Any, tmp_path: Path) -> None:
+    matrix = tmp_path / "matrix.yaml"
+    matrix.write_text("families: {text_generation: {webgpu: {size_limit: wasm_memory}}}\n")
+    file = described(tmp_path, {"maxBufferSize": 1 << 28})
+    words = ("--hardware", file, "classify", "gpt2", "--memory", "--matrix", str(matrix))
+    _, out, _ = rp(*words, "--json")
+    assert json.loads(out)[0]["compatibility"]["webgpu"]["effective"] is True

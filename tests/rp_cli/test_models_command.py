@@ -156,7 +156,7 @@ def test_writers_at_the_same_time_lose_nothing(database: Path) -> None:
     assert set(user_database.entries_of(database)) == {f"m{number}" for number in range(8)}
 
 
-NAMES = st.text(min_size=1, max_size=20)
+NAMES = st.text(min_size=1, max_size=20).filter(str.isprintable)
 ENTRIES = st.dictionaries(
     NAMES, st.fixed_dictionaries({"family": st.sampled_from(FAMILIES), "note": st.text()})
 )
@@ -188,6 +188,8 @@ def test_the_schema_says_what_the_checks_say() -> None:
         ({"x": {"family": "video", "deployment": "web_deployment", "tasks": ["a"]}}, True),
         ({"x": {"family": "vision", "hw_compatibility": {"mps": {"compatible": False}}}}, True),
         ({"x": {"family": "none"}}, False),
+        ({"": {"family": "vision"}}, False),
+        ({"a\x1bb": {"family": "vision"}}, False),
         ({"x": {}}, False),
         ({"x": {"family": "vision", "deployment": "mars"}}, False),
         ({"x": {"family": "vision", "tasks": "a"}}, False),
