@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from rp_cli import __version__
 from rp_cli.errors import BadInputError, exit_code_for, sentence
 
-# name -> (module, one line of help). The module has a function `command`.
+# name -> (module, one line of help). The module's `command` is a function, or a Typer of its own.
 COMMANDS: dict[str, tuple[str, str]] = {
     "detect": ("rp_cli.commands.detect", "Show what this machine can compute on."),
     "classify": ("rp_cli.commands.classify", "Tell a model's family and the hardware it suits."),
@@ -58,8 +58,11 @@ class LazyGroup(TyperGroup):
 
 def _build(name: str) -> Any:
     module, help_text = COMMANDS[name]
+    command = importlib.import_module(module).command
+    if isinstance(command, typer.Typer):
+        return typer.main.get_command(command)
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name, short_help=help_text)(importlib.import_module(module).command)
+    single.command(name, short_help=help_text)(command)
     return typer.main.get_command(single)
 
 

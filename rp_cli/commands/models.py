@@ -2,89 +2,50 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rp_cli.errors import BadInputError, ExitCode
+from rp_cli.errors import ExitCode
 from rp_cli.output import print_json, say
 
+Names = Annotated[list[str], typer.Argument(metavar="NAME", show_default=False)]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", show_default=False)]
+Database = Annotated[
+    Path | None,
+    typer.Option(
+        "--db", metavar="FILE", help="Your database; else RP_MODEL_DB, else rp's own folder."
+    ),
+]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-class Action(str, enum.Enum):
-    """What ``rp models`` does."""
+command = typer.Typer(
+    name="models",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
-    LIST = "list"
-    SHOW = "show"
-    ADD = "add"
-    IMPORT = "import"
-    INDEX = "index"
 
-
-def command(
-    action: Annotated[
-        Action,
-        typer.Argument(
-            metavar="ACTION",
-            show_default=False,
-            help="list: your entries. show NAME…: what is known of a model. add NAME…: write an "
-            "entry. import FILE…: take the entries of other databases. index: rebuild rp's own "
-            "index from the installed transformers.",
-        ),
-    ],
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[NAME|FILE]...", show_default=False, help="Models, or files."),
-    ] = None,
-    database: Annotated[
-        Path | None,
-        typer.Option(
-            "--db", metavar="FILE", help="Your database; else RP_MODEL_DB, else rp's own folder."
-        ),
-    ] = None,
-    family: Annotated[str | None, typer.Option(help="add: the family.")] = None,
-    subfamily: Annotated[str | None, typer.Option(help="add: the subfamily.")] = None,
-    model_type: Annotated[str | None, typer.Option(help="add: the type in transformers.")] = None,
-    auto_class: Annotated[str | None, typer.Option(help="add: the Auto class to load.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="add: a task; may be repeated.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace what is there.")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="index: write nothing; exit 1 if it is out of date.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="list, show: print JSON.")] = False,
-) -> None:
+@command.callback()
+def _models() -> None:
     """See and edit what you know better than rp: your model database.
 
     An entry decides over everything that rp finds out by itself, and rp never changes it. The
     file is YAML or JSON: {name: {family, subfamily, model_type, auto_class, tasks}}.
     """
-    from rp_cli.modeldb import user_database
-
-    path = database or user_database.default_database()
-    if action is Action.LIST:
-        _list(path, as_json)
-    elif action is Action.SHOW:
-        _show(path, _wanted(names, "a model's name"), as_json)
-    elif action is Action.INDEX:
-        _index(check)
-    else:
-        new = (
-            _imported(_wanted(names, "a file"))
-            if action is Action.IMPORT
-            else dict.fromkeys(
-                _wanted(names, "a model's name"),
-                _entry(family, subfamily, model_type, auto_class, task),
-            )
-        )
-        user_database.add_entries(path, new, replace=replace)
-        say(f"{path}: {len(new)} {'entry' if len(new) == 1 else 'entries'} written")
 
 
-def _list(path: Path, as_json: bool) -> None:
+@command.command("list")
+def list_entries(database: Database = None, as_json: Json = False) -> None:
+    """List your entries."""
     from rp_cli.modeldb.user_database import entries_of
 
+    path = _path(database)
     entries = entries_of(path)
     if as_json:
         print_json(entries)
@@ -95,12 +56,13 @@ def _list(path: Path, as_json: bool) -> None:
         say(f"{path}: no entries; `rp models add NAME --family FAMILY` writes one")
 
 
-def _show(path: Path, names: list[str], as_json: bool) -> None:
-    """Print each model's entry beside what rp says without it."""
+@command.command()
+def show(names: Names, database: Database = None, as_json: Json = False) -> None:
+    """Show each model's entry beside what rp says without it."""
     from model_family_classifier import classify_model
     from rp_cli.modeldb.user_database import entries_of
 
-    entries = entries_of(path)
+    entries = entries_of(_path(database))
     found = [{"entry": entries.get(name), **_inferred(classify_model(name))} for name in names]
     if as_json:
         print_json(found)
@@ -110,12 +72,49 @@ def _show(path: Path, names: list[str], as_json: bool) -> None:
         typer.echo(f"{one['model_name']}\n  yours:     {yours}\n  by itself: {_means(one)}")
 
 
-def _inferred(classified: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("model_name", "family", "subfamily", "confidence", "model_type", "auto_class")
-    return {key: classified[key] for key in keys}
+@command.command()
+def add(
+    names: Names,
+    family: Annotated[str, typer.Option(help="What kind of model it is.", show_default=False)],
+    subfamily: Annotated[str | None, typer.Option(help="What it does.")] = None,
+    model_type: Annotated[str | None, typer.Option(help="Its type in transformers.")] = None,
+    auto_class: Annotated[str | None, typer.Option(help="The Auto class that loads it.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="A task; may be repeated.")] = None,
+    database: Database = None,
+    replace: Replace = False,
+) -> None:
+    """Write an entry for one model, or the same for several."""
+    said = {
+        "family": family,
+        "subfamily": subfamily,
+        "model_type": model_type,
+        "auto_class": auto_class,
+        "tasks": task or None,
+    }
+    entry = {key: value for key, value in said.items() if value is not None}
+    _write(database, dict.fromkeys(names, entry), replace=replace)
 
 
-def _index(check: bool) -> None:
+@command.command("import")
+def import_entries(files: Files, database: Database = None, replace: Replace = False) -> None:
+    """Take the entries of other databases: YAML or JSON files."""
+    from model_family_classifier.database import read_database
+
+    new = {name: entry for file in files for name, entry in read_database(file).items()}
+    _write(database, new, replace=replace)
+
+
+@command.command(short_help="Rebuild rp's own index, or check it.")
+def index(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit with 1 if it is out of date.")
+    ] = False,
+) -> None:
+    """Rebuild rp's own index from the installed transformers, and print what changed.
+
+    Exit status: 0 it is up to date or has been written, 1 with --check it is out of date, 2
+    transformers is not installed, 4 it cannot be written.
+    """
     from rp_cli.modeldb import staleness
 
     difference = staleness.compare()
@@ -131,35 +130,23 @@ def _index(check: bool) -> None:
         say("the index is up to date")
 
 
-def _wanted(names: list[str] | None, what: str) -> list[str]:
-    if not names:
-        raise BadInputError(f"give {what}; `rp models --help` shows how.")
-    return names
+def _path(database: Path | None) -> Path:
+    from rp_cli.modeldb.user_database import default_database
+
+    return database or default_database()
 
 
-def _entry(
-    family: str | None,
-    subfamily: str | None,
-    model_type: str | None,
-    auto_class: str | None,
-    tasks: list[str] | None,
-) -> dict[str, Any]:
-    if family is None:
-        raise BadInputError("an entry needs at least --family.")
-    said = {
-        "family": family,
-        "subfamily": subfamily,
-        "model_type": model_type,
-        "auto_class": auto_class,
-        "tasks": tasks or None,
-    }
-    return {key: value for key, value in said.items() if value is not None}
+def _write(database: Path | None, new: Mapping[str, Any], *, replace: bool) -> None:
+    from rp_cli.modeldb.user_database import add_entries
+
+    path = _path(database)
+    add_entries(path, new, replace=replace)
+    say(f"{path}: {len(new)} {'entry' if len(new) == 1 else 'entries'} written")
 
 
-def _imported(files: list[str]) -> dict[str, Mapping[str, Any]]:
-    from model_family_classifier.database import read_database
-
-    return {name: entry for file in files for name, entry in read_database(file).items()}
+def _inferred(classified: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("model_name", "family", "subfamily", "confidence", "model_type", "auto_class")
+    return {key: classified[key] for key in keys}
 
 
 def _means(entry: Mapping[str, Any]) -> str:

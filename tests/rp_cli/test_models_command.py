@@ -94,14 +94,10 @@ def test_import(rp: Any, database: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["add", "x"],
         ["add", "x", "--family", "sounds"],
         ["add", "x", "--family", "vision", "--model-type", "nothing"],
         ["add", "x", "--family", "vision", "--auto-class", "eval"],
-        ["add", "--family", "vision"],
-        ["import"],
         ["import", "/no/such/file.yaml"],
-        ["show"],
     ],
 )
 def test_wrong_words_are_one_sentence_and_write_nothing(
@@ -110,6 +106,43 @@ def test_wrong_words_are_one_sentence_and_write_nothing(
     done = rp("models", *words, "--db", database)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert not database.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["add", "x"], "--family"),
+        (["add", "--family", "vision"], "NAME"),
+        (["import"], "FILE"),
+        (["show"], "NAME"),
+        (["frob"], "frob"),
+    ],
+)
+def test_missing_words_are_named_and_nothing_is_written(
+    rp: Any, isolated_home: Path, words: list[str], missing: str
+) -> None:
+    done = rp("models", *words)
+    assert (done.code, done.out) == (2, "")
+    assert missing in done.err
+    assert not (isolated_home / "models.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("action", "option"),
+    [
+        ("list", "--json"),
+        ("show", "--json"),
+        ("add", "--family"),
+        ("import", "--replace"),
+        ("index", "--check"),
+    ],
+)
+def test_each_subcommand_has_its_own_help(rp: Any, action: str, option: str) -> None:
+    done = rp("models", action, "--help")
+    assert done.code == 0
+    assert f"rp models {action}" in done.out
+    assert option in done.out
+    assert action in rp("models", "--help").out
 
 
 @pytest.mark.parametrize("content", ["[", "x: !!python/name:os.system", "x: {family: y}", "- a"])
