@@ -8,7 +8,7 @@ above that (a container sees only its own part) cannot be seen from here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from hardware_detection.parsing import whole_number
@@ -52,24 +52,42 @@ _V2 = _Files("memory.max", "memory.current", "inactive_file")
 
 def read_limits(read_text: ReadText) -> Limits:
     """Return the strictest limits of this process; empty where there are no cgroups."""
+    groups = own_groups(read_text)
+    cpus = [n for one in groups if one.controller in ("", "cpu") for n in _cpus(read_text, one)]
+    memory = read_memory_limits(read_text, groups)
+    return Limits(min(cpus, default=None), *(memory or (None, None)))
+
+
+class Group(NamedTuple):
+    """A folder whose limits count for this process. ``controller`` is "" in version 2."""
+
+    controller: str
+    folder: str
+
+
+def own_groups(read_text: ReadText) -> list[Group]:
+    """Return where this process's limits stand; the same as long as nobody moves the process."""
     mounts = parse_mounts(read_text(MOUNTS_FILE) or "")
     groups = parse_groups(read_text(GROUPS_FILE) or "")
-    cpus: list[float] = []
-    memory: list[tuple[float, float]] = []
-    for controller in ("", "cpu", "memory"):
-        if controller not in mounts or controller not in groups:
-            continue
-        root, mount = mounts[controller]
-        for folder in levels(groups[controller], root, mount):
-            if controller in ("", "cpu"):
-                cpus += _cpus(read_text, folder)
-            if controller in ("", "memory"):
-                memory += _memory(read_text, folder, _V1 if controller else _V2)
-    return Limits(
-        min(cpus, default=None),
-        min((limit for limit, _ in memory), default=None),
-        min((free for _, free in memory), default=None),
-    )
+    return [
+        Group(controller, folder)
+        for controller in ("", "cpu", "memory")
+        if controller in mounts and controller in groups
+        for folder in levels(groups[controller], *mounts[controller])
+    ]
+
+
+def read_memory_limits(read_text: ReadText, groups: Iterable[Group]) -> tuple[float, float] | None:
+    """Return the strictest limit on memory and the least that is left, in MiB; None: no limit."""
+    found = [
+        limit
+        for one in groups
+        if one.controller in ("", "memory")
+        for limit in _memory(read_text, one.folder, _V1 if one.controller else _V2)
+    ]
+    if not found:
+        return None
+    return min(limit for limit, _ in found), min(free for _, free in found)
 
 
 def parse_groups(text: str) -> dict[str, str]:
@@ -110,7 +128,8 @@ def levels(group: str, root: str, mount: str) -> Iterator[str]:
         yield "/".join([mount, *names[:depth]])
 
 
-def _cpus(read_text: ReadText, folder: str) -> Iterator[float]:
+def _cpus(read_text: ReadText, group: Group) -> Iterator[float]:
+    folder = group.folder
     quota, _, period = (read_text(f"{folder}/cpu.max") or "").partition(" ")
     if not quota:
         quota = read_text(f"{folder}/cpu.cfs_quota_us") or ""

@@ -38,7 +38,7 @@ class Entry:
     load_seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     fingerprint: Any = None  # of a model that was leased: what it must still be like at the end
-    leases: int = 0
+    lessees: list[int] = field(default_factory=list)  # the threads that lease it
     pinned: bool = False
     keep_alive: float | None = None  # seconds after its last use; None: the caller's maximum age
     floor: float = 0.0  # the eviction's inflation when it was last used
@@ -55,7 +55,7 @@ class Entry:
     @property
     def movable(self) -> bool:
         """Whether nobody has a right to it: no lease, no pin."""
-        return self.ready and not self.leases and not self.pinned
+        return self.ready and not self.lessees and not self.pinned
 
     def seems_held(self) -> bool:
         """Whether something outside the pool refers to the object.

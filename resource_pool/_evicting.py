@@ -47,6 +47,7 @@ class Evictor:
             self._raise_inflation(doomed)
             devices = self._devices_of(doomed)
         before = self._free(devices)
+        told_before = self._told_free(devices)
         removed = self._store.remove(doomed)
         if not removed:
             return []
@@ -56,8 +57,9 @@ class Evictor:
         gone = [item for item in removed if item.alive() is not True]
         self._wait_for(devices, before, gone)
         self._store.settle()
+        free = {"free_before": told_before, "free_after": self._told_free(devices)}
         for item in removed:
-            self._tell(item, why)
+            self._tell(item, why, free)
         return removed
 
     def _raise_inflation(self, doomed: Callable[[Entry], bool]) -> None:
@@ -108,10 +110,14 @@ class Evictor:
             wait = min(2 * wait, _LONGEST_WAIT)
             self._devices.release(devices)
 
-    def _tell(self, item: Removed, why: str) -> None:
+    def _told_free(self, devices: Sequence[str]) -> dict[str, int | None]:
+        known = {name: memory_of(self._devices, name) for name in devices}
+        return {name: None if memory is None else memory.free for name, memory in known.items()}
+
+    def _tell(self, item: Removed, why: str, free: dict[str, Any]) -> None:
         held = item.alive() is True
         told = f"{why}; its memory is kept by somebody who holds it" if held else why
-        numbers: dict[str, Any] = {"memory_usage": _size(item.facts), "held": held}
+        numbers = {"memory_usage": _size(item.facts), "held": held, **free}
         self._log.add(Event("evict", item.key, told, numbers))
         if item.facts:
             logger.info("evicted %s (%s): %s", item.key, readable(_size(item.facts)), told)

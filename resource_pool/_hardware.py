@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 logger = logging.getLogger("resource_pool")
@@ -20,12 +21,18 @@ __all__ = ["CPU", "CUDA", "HARDWARE_NAMES", "MPS", "ROCM", "XPU", "detect"]
 
 def detect() -> Mapping[str, Any]:
     """Return a detection report, the detector's own or, where it is missing, torch's word."""
+    detector = _detector()
+    return _what_torch_says() if detector is None else detector()
+
+
+@functools.cache
+def _detector() -> Callable[[], Mapping[str, Any]] | None:
     try:
         from hardware_detection import detect_available_hardware
     except ImportError as error:
         logger.warning("hardware_detection is missing (%s): asking torch what there is.", error)
-        return _what_torch_says()
-    return detect_available_hardware()
+        return None
+    return detect_available_hardware
 
 
 def _what_torch_says() -> dict[str, Any]:

@@ -34,4 +34,4 @@ class Identity:
     def _stem(self) -> str:
         extra = f"@{quoted(self.revision)}" if self.revision else ""
         extra += f"#{quoted(self.variant)}" if self.variant else ""
-        return f"{self.family}:{quoted(self.name)}{extra}"
+        return f"{quoted(self.family)}:{quoted(self.name)}{extra}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
 from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
@@ -22,7 +23,7 @@ class Lease:
 
     def __init__(
         self,
-        acquire: Callable[[], tuple[Entry, Any]],
+        acquire: Callable[[int], tuple[Entry, Any]],
         store: Store,
         devices: Devices,
         evictor: Evictor,
@@ -32,16 +33,24 @@ class Lease:
         self._evictor, self._log = evictor, log
         self._entry: Entry | None = None
         self._model: Any = None
+        self._thread = 0  # which leases
+        self._entered = False
 
     def __enter__(self) -> Any:
         """Load or find the model, and lease it before anybody else could have it evicted."""
-        entry, self._model = self._acquire()
+        return self._enter(threading.get_ident())
+
+    def _enter(self, thread: int) -> Any:
+        if self._entered:
+            raise RuntimeError("A lease is entered once; ask the pool for another one.")
+        self._entered, self._thread = True, thread
+        entry, self._model = self._acquire(thread)
         self._entry = self._store.current(entry)
         try:
             if self._entry.fingerprint is None:
                 self._store.remember(self._entry, self._devices.fingerprint(self._model))
         except BaseException:
-            self._store.release(self._entry)
+            self._store.release(self._entry, thread)
             raise
         return self._model
 
@@ -52,25 +61,33 @@ class Lease:
         trace: TracebackType | None,
     ) -> None:
         """Give the lease back; take a model that was changed out of the pool."""
-        entry, model, self._model = self._entry, self._model, None
+        entry, model = self._entry, self._model
+        self._entry = self._model = None
         if entry is None:
             return
         changed = differences(entry.fingerprint, self._devices.fingerprint(model))
         del model
-        self._store.release(entry)
+        self._store.release(entry, self._thread)
         if changed:
             self._report_change(entry, changed)
         if error is not None and self._devices.is_out_of_memory(error):
             # The frames of the failed forward keep its tensors.
             traceback.clear_frames(error.__traceback__)
             self._log.add(Event("oom_recovery", entry.key, f"in use: {error}"))
-            self._evictor.evict(lambda e: e.kind == "model" and e is not entry, "memory ran out")
+            short = {*entry.facts.get("sizes", ())} or {entry.facts.get("device")}
+            self._evictor.evict(
+                lambda e: e is not entry and bool(short & {*e.facts.get("sizes", ())}),
+                "memory ran out",
+            )
 
     async def __aenter__(self) -> Any:
         """Enter in a thread. Who is cancelled meanwhile leaves; the lease ends when it begins."""
         import asyncio
 
-        entering = asyncio.get_running_loop().run_in_executor(None, self.__enter__)
+        from resource_pool._aside import aside
+
+        # The lease is the event loop's thread's, which goes on with the model.
+        entering = aside(self._enter, threading.get_ident())
         try:
             return await asyncio.shield(entering)
         except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,7 +18,7 @@ from resource_pool._identity import Identity
 from resource_pool._mode import Mode
 from resource_pool._observer import Observer
 from resource_pool._placer import Loaded, Placer
-from resource_pool._planner import Decision, Request, decide, readable
+from resource_pool._planner import Decision, Request, decide, on_cpu, readable
 from resource_pool._store import Joined, Store, checked
 from resource_pool.devices import Devices
 from resource_pool.errors import (
@@ -64,7 +65,7 @@ class Loader:
         self._hardware, self._estimate = hardware, estimate
         self._deadline = load_deadline
         self._planning = threading.Lock()
-        self._placer = Placer(devices, self.observer, log)
+        self._placer = Placer(devices, self.observer)
         self._routes: dict[tuple[Any, ...], _Route] = {}
         self._measured: dict[tuple[Identity, str | None], int] = {}
         self._native: dict[Identity, str] = {}  # the dtype that the constructor gives
@@ -78,26 +79,31 @@ class Loader:
         constructor: Constructor | None,
         *,
         before_load: Callable[[], None] = lambda: None,
-        lease: bool = False,
+        lessee: int | None = None,
     ) -> tuple[Entry, Any]:
         """Return the entry and the model of a request, loading it where it is not here."""
         signature = (identity, repr(request.preferences))
-        joined = self._join(signature, lease=lease)
+        joined = self._join(signature, lessee=lessee)
         if joined is not None:
-            return joined.entry, self._wait(joined)
+            return joined.entry, self._wait(joined, lessee)
         before_load()
         with self._store.failing() as mine:
             with self._planning:
                 # Whoever waited here may find that another thread has begun the load.
-                found: Joined | Decision | None = self._join(signature, lease=lease)
+                found: Joined | Decision | None = self._join(signature, lessee=lessee)
                 found = found or self._admit(
-                    identity, request, signature, None if constructor is None else mine, lease=lease
+                    identity,
+                    request,
+                    signature,
+                    None if constructor is None else mine,
+                    lessee=lessee,
                 )
             if isinstance(found, Joined):
-                return found.entry, self._wait(found)
+                return found.entry, self._wait(found, lessee)
             if constructor is None or found is None:
                 raise ResourceNotFoundError(self._store.not_found(identity.label))
-            return self._load(mine[0], found, identity, request, constructor)
+            with self._leased(mine[0], lessee):
+                return self._load(mine[0], found, identity, request, constructor)
 
     def plan(self, identity: Identity, request: Request) -> Decision:
         """Return what would be decided now, without doing it."""
@@ -120,13 +126,24 @@ class Loader:
         self._planning = threading.Lock()
         self._placer.after_fork()
 
-    def _join(self, signature: tuple[Any, ...], *, lease: bool) -> Joined | None:
+    def _join(self, signature: tuple[Any, ...], *, lessee: int | None) -> Joined | None:
         with self._store.lock:
             route = self._routes.get(signature)
-            return None if route is None else self._store.join(route.key, lease=lease)
+            return None if route is None else self._store.join(route.key, lessee=lessee)
 
-    def _wait(self, joined: Joined) -> Any:
-        return self._store.wait(joined, self._deadline)
+    def _wait(self, joined: Joined, lessee: int | None = None) -> Any:
+        with self._leased(joined.entry, lessee):
+            return self._store.wait(joined, self._deadline)
+
+    @contextlib.contextmanager
+    def _leased(self, entry: Entry, lessee: int | None) -> Iterator[None]:
+        """Give a lease back where nobody gets the model that it is for."""
+        try:
+            yield
+        except BaseException:
+            if lessee is not None:
+                self._store.release(entry, lessee)
+            raise
 
     # -- planning ------------------------------------------------------------------------
 
@@ -137,7 +154,7 @@ class Loader:
         signature: tuple[Any, ...],
         mine: list[Entry] | None,
         *,
-        lease: bool,
+        lessee: int | None,
     ) -> Joined | Decision | None:
         """Plan, and join what is there under the same key by now; else make room and reserve.
 
@@ -149,7 +166,7 @@ class Loader:
             decision = decide(request, self.observer.snapshot(identity))
             key = self._key(identity, decision)
             with self._store.lock:
-                joined = self._store.join(key, lease=lease)
+                joined = self._store.join(key, lessee=lessee)
                 if joined is None and mine is None:
                     self._store.misses += 1
                     return None
@@ -157,14 +174,16 @@ class Loader:
                     explicit = bool(request.preferences.device or request.preferences.priority_list)
                     self._routes[signature] = _Route(key, explicit)
                     if joined is None and mine is not None:
-                        self._reserve(key, decision, mine, lease=lease)
+                        self._reserve(key, decision, mine, lessee=lessee)
                     return joined or decision
             why = f"room for {key}, which needs {readable(decision.needed or 0)}"
             self.evictor.evict(_among(decision.evict), why)
 
-    def _reserve(self, key: str, decision: Decision, mine: list[Entry], *, lease: bool) -> None:
+    def _reserve(
+        self, key: str, decision: Decision, mine: list[Entry], *, lessee: int | None
+    ) -> None:
         self._store.misses += 1
-        entry = self._store.reserve(key, "model", mine, lease=lease)
+        entry = self._store.reserve(key, "model", mine, lessee=lessee)
         self._charge(entry, decision)
 
     def _charge(self, entry: Entry, decision: Decision) -> None:
@@ -209,6 +228,7 @@ class Loader:
         joined = self._learn(entry, identity, decision, loaded.facts)
         if joined is not None:
             return self._follow(entry, joined)
+        self._log.add(Event("place", entry.key, loaded.note, loaded.numbers))
         self._store.publish(entry, loaded.value, loaded.facts)
         return entry, loaded.value
 
@@ -261,7 +281,9 @@ class Loader:
             self._measured[identity, decision.dtype] = facts["memory_usage"]
             if decision.dtype is not None or not facts["sizes"]:
                 return None
-            self._native[identity] = facts["dtype"]
+            self._native[identity] = "/".join(
+                filter(None, (facts["dtype"], facts.get("quantization")))
+            )
             key = self._key(identity, decision)
             self._repoint(entry.key, key)
             return self._store.rekey(entry, key)
@@ -315,7 +337,7 @@ class Loader:
             if name not in (CPU, *_names(first)) and name.startswith(first.device.split(":")[0]):
                 yield f"trying {name}", replace(first, device=name, evict=(), spread=None)
         if first.device != CPU:
-            yield "trying the CPU", Decision(CPU, CPU, None, needed=first.needed)
+            yield "trying the CPU", on_cpu(request, snapshot)
 
     def _by_evicting(self, decision: Decision) -> Iterator[tuple[str, Decision]]:
         for name in _names(decision):

@@ -13,6 +13,7 @@ from resource_pool._events import Event, EventLog
 from resource_pool._evicting import Evictor
 from resource_pool._mode import Mode
 from resource_pool._store import Store
+from resource_pool.devices import Memory, System
 
 logger = logging.getLogger("resource_pool")
 
@@ -30,9 +31,11 @@ LOW_MEMORY_CONTAINER_SHARE = 0.2
 class Maintenance:
     """The upkeep of a pool. The same code runs at each admission and in the monitor's thread."""
 
-    def __init__(self, store: Store, evictor: Evictor, log: EventLog, mode: Mode) -> None:
+    def __init__(
+        self, store: Store, evictor: Evictor, log: EventLog, mode: Mode, system: System
+    ) -> None:
         self._store, self._evictor, self._log = store, evictor, log
-        self._mode = mode
+        self._mode, self._system = mode, system
         self._warned_at = float("-inf")
 
     @property
@@ -42,10 +45,10 @@ class Maintenance:
 
     def look(self) -> None:
         """Look at the machine's memory: switch modes, warn, and drop what is idle."""
-        memory = _system.system_memory()
+        memory = _system.system_memory(self._system.memory())
         if not memory:
             return
-        if not self._mode.low_memory and is_low(memory):
+        if not self._mode.low_memory and is_low(memory, self._system.container_memory()):
             logger.warning(
                 "Low memory detected (%.1f MB). Enabling low memory mode.", memory["available_mb"]
             )
@@ -80,10 +83,9 @@ class Maintenance:
         self._log.add(Event("pressure", "", told))
 
 
-def is_low(memory: dict[str, Any]) -> bool:
+def is_low(memory: dict[str, Any], container: Memory | None) -> bool:
     """Whether so little RAM is available that low-memory mode is right."""
-    limit, _ = _system.container_memory()
-    if limit is not None and limit <= memory["total_mb"] * _system.MB:
+    if container is not None and container.total <= memory["total_mb"] * _system.MB:
         # A small container is no machine under stress: its own limit is the measure.
         floor = min(LOW_MEMORY_MB, LOW_MEMORY_CONTAINER_SHARE * memory["total_mb"])
         return bool(memory["available_mb"] < floor)

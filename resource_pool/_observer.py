@@ -115,7 +115,10 @@ class Observer:
     def has_failed(self, identity: Identity, devices: Sequence[str]) -> bool:
         """Whether the model is known to have failed on one of these devices."""
         with self._store.lock:
-            return any((identity, device) in self._failed for device in devices)
+            known = (self._failed.get((identity, device)) for device in devices)
+            return any(
+                failure is not None and failure[0] > self._store.clock() for failure in known
+            )
 
     def forget_failures(self) -> None:
         """Drop the failures that are over."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from resource_pool._entries import Entry
-from resource_pool._events import Event, EventLog
 from resource_pool._identity import Identity
 from resource_pool._observer import Observer
 from resource_pool._parts import Placed
@@ -20,17 +19,19 @@ logger = logging.getLogger("resource_pool")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in its place, and its facts."""
+    """A model in its place, its facts, and what the record says of it."""
 
     value: Any
     facts: dict[str, Any]
+    note: str
+    numbers: dict[str, Any]
 
 
 class Placer:
     """Moves and casts models that nobody has seen yet."""
 
-    def __init__(self, devices: Devices, observer: Observer, log: EventLog) -> None:
-        self._devices, self._observer, self._log = devices, observer, log
+    def __init__(self, devices: Devices, observer: Observer) -> None:
+        self._devices, self._observer = devices, observer
         self._placed = Placed()
 
     def after_fork(self) -> None:
@@ -67,8 +68,7 @@ class Placer:
         facts |= {"needed": decision.needed, "identity": identity, "key_dtype": cast}
         numbers = {name: facts[name] for name in ("device", "dtype", "memory_usage", "weights")}
         numbers |= {"backend": facts["backend"], "predicted": decision.needed}
-        self._log.add(Event("place", entry.key, "; ".join(decision.notes), numbers))
-        return Loaded(value, facts)
+        return Loaded(value, facts, "; ".join(decision.notes), numbers)
 
     def _refuse_shared(self, entry: Entry, value: Any, decision: Decision) -> None:
         """Placing what was handed out before would move it behind its holder's back."""

@@ -108,9 +108,10 @@ def decide(request: Request, snapshot: Snapshot) -> Decision:
     Raises:
         DeviceUnavailableError: ``force_device`` is set and the first choice cannot be had.
         InsufficientMemoryError: it fits nowhere, whatever idle model goes.
+        DeviceUnavailableError: nothing suits it, for other reasons than memory.
     """
     notes: list[str] = []
-    last_word = ""
+    last_word, short = "", False
     for wanted in _candidates(request):
         obstacle = _obstacle(wanted, request, snapshot)
         chosen = obstacle or _fit(wanted, request, snapshot)
@@ -119,13 +120,26 @@ def decide(request: Request, snapshot: Snapshot) -> Decision:
             surprising = bool(told) and request.preferences.device is not None
             return replace(chosen, notes=told, surprising=surprising)
         if _is_forced(wanted, request.preferences):
-            short = not obstacle and chosen.startswith(_NEEDS)
-            kind = InsufficientMemoryError if short else DeviceUnavailableError
+            kind = InsufficientMemoryError if _is_shortage(chosen) else DeviceUnavailableError
             raise kind(f"{request.label}: {wanted} is forced and cannot be used: {chosen}.")
-        last_word = chosen
+        last_word, short = chosen, short or _is_shortage(chosen)
         if _is_explicit(wanted, request.preferences) or not obstacle:
             notes.append(f"{wanted} is not used: {chosen}")
-    raise InsufficientMemoryError(f"{request.label} fits nowhere: {'; '.join(notes) or last_word}.")
+    why = "; ".join(notes) or last_word
+    if short:
+        raise InsufficientMemoryError(f"{request.label} fits nowhere: {why}.")
+    raise DeviceUnavailableError(f"{request.label} can be placed nowhere: {why}.")
+
+
+def on_cpu(request: Request, snapshot: Snapshot) -> Decision:
+    """Return the decision for the CPU whatever room there is: the last resort of a load."""
+    dtype, note = _dtype(DeviceName(CPU), request, snapshot.report)
+    needed = _needed(CPU, dtype, request)
+    return Decision(CPU, CPU, dtype, (note,) if note else (), needed=needed)
+
+
+def _is_shortage(told: str) -> bool:
+    return told.startswith(_NEEDS)
 
 
 def explain(
@@ -184,7 +198,8 @@ def _is_forced_backend(device: DeviceName, preferences: Preferences) -> bool:
 def _obstacle(wanted: DeviceName, request: Request, snapshot: Snapshot) -> str:
     """Return why ``wanted`` cannot be used whatever memory there is, or ""."""
     preferences, backend = request.preferences, wanted.backend
-    if not snapshot.report["hardware"].get(backend, False):
+    # The CPU is there whatever its probe says: this code runs on it.
+    if backend != CPU and not snapshot.report["hardware"].get(backend, False):
         reason = snapshot.report.get("details", {}).get(backend, {}).get("reason")
         return (reason or f"{backend} is not available here").rstrip(".")
     if backend not in TORCH_DEVICE_TYPES:
@@ -341,6 +356,15 @@ def _proved_dtypes(wanted: DeviceName, report: Mapping[str, Any]) -> set[str] | 
 def _torch_name(device: DeviceName) -> str:
     kind = TORCH_DEVICE_TYPES[device.backend]
     return kind if device.index is None or kind in (CPU, MPS) else f"{kind}:{device.index}"
+
+
+def is_on(device: str, hardware: str) -> bool:
+    """Whether torch's ``device`` ("cuda:1") is what ``hardware`` names ("rocm", "cuda:1")."""
+    backend, _, index = hardware.partition(":")
+    kind = TORCH_DEVICE_TYPES.get(backend, backend)
+    return device == (f"{kind}:{index}" if index else kind) or (
+        not index and device.startswith(f"{kind}:")
+    )
 
 
 def readable(size: int) -> str:

@@ -11,7 +11,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from resource_pool import _stats
+from resource_pool import _stats, _system
+from resource_pool._aside import aside
 from resource_pool._entries import Entry
 from resource_pool._estimate import weight_bytes
 from resource_pool._events import Event, EventLog
@@ -23,11 +24,11 @@ from resource_pool._loader import Estimate, Loader
 from resource_pool._maintenance import Maintenance, Monitor
 from resource_pool._mode import Mode
 from resource_pool._mover import Mover
-from resource_pool._planner import Decision, Request
+from resource_pool._planner import Decision, Request, is_on
 from resource_pool._preferences import parse_preferences
 from resource_pool._store import Clock, Store, quoted
 from resource_pool._system import system_memory
-from resource_pool.devices import Devices
+from resource_pool.devices import Devices, System
 from resource_pool.devices.torch import TorchDevices
 
 logger = logging.getLogger("resource_pool")
@@ -48,6 +49,7 @@ class ResourcePool:
         devices: what moves and measures models.
         estimate: (model name, revision, dtype) -> bytes before the load, or None if unknown.
         clock: seconds on a clock that never goes back.
+        system: tells the machine's memory.
         load_deadline: seconds that a thread waits for another's load; None waits for ever.
         monitor_interval: seconds between two looks at the machine's memory by a thread of the
             pool's own; None (and no ``RESOURCE_POOL_MONITOR``) starts no thread.
@@ -60,12 +62,14 @@ class ResourcePool:
         devices: Devices | None = None,
         estimate: Estimate = weight_bytes,
         clock: Clock = time.monotonic,
+        system: System = _system,
         load_deadline: float | None = None,
         monitor_interval: float | None = None,
     ) -> None:
         self._report: Mapping[str, Any] | None = None
         self._ask_hardware = hardware
         self._devices = devices or TorchDevices()
+        self._system = system
         self._store = Store(clock, self._devices.parts)
         self._log = EventLog()
         self._mode = Mode()
@@ -83,10 +87,14 @@ class ResourcePool:
         # Requests without preferences -> key, so that a hit costs two look-ups. A row may be
         # stale, and then leads nowhere.
         self._known: dict[tuple[str, str, str | None, str | None], str] = {}
-        self._maintenance = Maintenance(self._store, self._evictor, self._log, self._mode)
+        self._maintenance = Maintenance(
+            self._store, self._evictor, self._log, self._mode, self._system
+        )
         self._mover = Mover(self._store, self._devices, self._loader, self._log)
         self._read_environment()
-        interval = monitor_interval or _monitor_interval()
+        interval = _monitor_interval() if monitor_interval is None else monitor_interval
+        if interval is not None and not 0 < interval <= threading.TIMEOUT_MAX:
+            raise ValueError(f"monitor_interval must be seconds above 0, not {interval!r}.")
         self._monitor = Monitor(self._maintenance, interval) if interval else None
         _pools.add(self)
 
@@ -166,6 +174,8 @@ class ResourcePool:
             LoadTimeoutError: another thread's load passed the pool's ``load_deadline``.
             Otherwise as in :meth:`get_resource`.
         """
+        if keep_alive is not None and not keep_alive >= 0:
+            raise ValueError(f"keep_alive must be 0 minutes or more, not {keep_alive!r}.")
         plain = (model_type, model_name, revision, variant)
         if hardware_preferences is None and keep_alive is None and not self._mode.low_memory:
             model = self._store.hit(self._known.get(plain, ""))
@@ -202,11 +212,11 @@ class ResourcePool:
         memory runs out inside, idle models are evicted, so that another try has room.
         """
 
-        def acquire() -> tuple[Entry, Any]:
+        def acquire(thread: int) -> tuple[Entry, Any]:
             identity, request = self._request(
                 model_type, model_name, hardware_preferences, revision, variant, needs
             )
-            return self._obtain(identity, request, constructor, lease=True)
+            return self._obtain(identity, request, constructor, lessee=thread)
 
         return Lease(acquire, self._store, self._devices, self._evictor, self._log)
 
@@ -215,15 +225,15 @@ class ResourcePool:
 
         Who is cancelled leaves; the load ends all the same, for the next who asks.
         """
-        return await _in_thread(self.get_resource, *args, **options)
+        return await aside(self.get_resource, *args, **options)
 
     async def aget_tokenizer(self, *args: Any, **options: Any) -> Any:
         """Await :meth:`get_tokenizer` as :meth:`aget_resource` does."""
-        return await _in_thread(self.get_tokenizer, *args, **options)
+        return await aside(self.get_tokenizer, *args, **options)
 
     async def aget_model(self, *args: Any, **options: Any) -> Any:
         """Await :meth:`get_model` as :meth:`aget_resource` does; a lease has ``async with``."""
-        return await _in_thread(self.get_model, *args, **options)
+        return await aside(self.get_model, *args, **options)
 
     def pin(self, key: str) -> None:
         """Keep an entry until it is unpinned: no cleanup, no eviction, no clear() drops it.
@@ -257,6 +267,7 @@ class ResourcePool:
             self._log,
             self._report,
             low_memory=self._mode.low_memory,
+            memory=self._system.memory(),
         )
 
     def get_resource_details(self, resource_key: str) -> dict[str, Any]:
@@ -293,7 +304,7 @@ class ResourcePool:
 
     def check_memory_pressure(self) -> bool:
         """Whether at least 90 % of the machine's memory is in use; False where unknown."""
-        return bool(system_memory().get("under_pressure", False))
+        return bool(system_memory(self._system.memory()).get("under_pressure", False))
 
     def get_recommended_device(self, model_type: str, model_family: str | None = None) -> str:
         """Return the torch device, e.g. "cuda:0", on which the pool would put such a model."""
@@ -387,7 +398,7 @@ class ResourcePool:
 
         with self._store.lock:
             ledger = self._store.ledger
-            named = [d for d in ledger.devices() if d.startswith(hardware_type)]
+            named = [d for d in ledger.devices() if is_on(d, hardware_type)]
             holders = [charge for device in named for charge in ledger.holders(device)]
         held_by = [{"key": charge.owner, "mb": charge.size / 2**20} for charge in holders]
         return reports.error_report(
@@ -426,8 +437,6 @@ class ResourcePool:
         facts = family_facts(preferences.model_family or model_type, model_name)
         identity = Identity(facts.family, model_name, revision or "", variant or "")
         request = Request(identity.label, preferences, facts.priority, facts.barred)
-        if preferences.force_low_memory:
-            self.enable_low_memory_mode()
         return identity, request if needs is None else request.needing(needs)
 
     def _obtain(
@@ -436,12 +445,16 @@ class ResourcePool:
         request: Request,
         constructor: Constructor | None,
         *,
-        lease: bool = False,
+        lessee: int | None = None,
     ) -> tuple[Entry, Any]:
-        if self._mode.low_memory:
+        preferences = request.preferences
+        if preferences.force_low_memory:
+            self.enable_low_memory_mode()
+        # Whoever names devices has decided; an instance elsewhere would be a second one.
+        if self._mode.low_memory and not (preferences.device or preferences.priority_list):
             self._mover.demote_idle(identity)
         return self._loader.get(
-            identity, request, constructor, before_load=self._maintenance.look, lease=lease
+            identity, request, constructor, before_load=self._maintenance.look, lessee=lessee
         )
 
     def _hardware(self) -> Mapping[str, Any]:
@@ -501,18 +514,17 @@ def _monitor_interval() -> float | None:
     except ValueError:
         logger.warning("RESOURCE_POOL_MONITOR is %r, which is no number of seconds.", text)
         return None
-    return seconds if seconds > 0 else None
-
-
-async def _in_thread(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    import asyncio
-
-    return await asyncio.to_thread(call, *args, **options)
+    if seconds <= 0:
+        return None
+    if not seconds <= threading.TIMEOUT_MAX:
+        logger.warning("RESOURCE_POOL_MONITOR is %r, which no timer can wait for.", text)
+        return None
+    return seconds
 
 
 def _why_kept(entry: Entry) -> str:
     if not entry.ready:
         return "it is being loaded"
-    if entry.leases:
+    if entry.lessees:
         return "leased"
     return "pinned" if entry.pinned else "used recently"

@@ -25,11 +25,13 @@ def collect(
     report: Mapping[str, Any] | None,
     *,
     low_memory: bool,
+    memory: Memory | None,
 ) -> dict[str, Any]:
     """Return the statistics as plain values; memory in MB unless a name says otherwise.
 
     Args:
         report: the last detection report that the pool saw; None before the first.
+        memory: the machine's RAM now, where it can be read.
     """
     from datetime import datetime, timezone
 
@@ -50,7 +52,7 @@ def collect(
         "memory_usage_mb": used / MB,
         "low_memory_mode": low_memory,
         "timestamp": datetime.now(timezone.utc).isoformat(),
-        "system_memory": _system.system_memory(),
+        "system_memory": _system.system_memory(memory),
         "cpu": _system.cpu(),
         "cuda_memory": cuda_statistics(report),
         "mps": _mps(),
@@ -85,7 +87,7 @@ def model_facts(entry: Entry, now: float) -> dict[str, Any]:
         "idle_seconds": now - entry.last_used,
         "hits": entry.hits,
         "load_seconds": entry.load_seconds,
-        "leases": entry.leases,
+        "leases": len(entry.lessees),
         "pinned": entry.pinned,
     }
 

@@ -139,10 +139,10 @@ class Store:
         entry.last_used = self.clock()
         entry.floor = self.inflation
 
-    def join(self, key: str, *, lease: bool = False) -> Joined | None:
+    def join(self, key: str, *, lessee: int | None = None) -> Joined | None:
         """Join the entry under ``key`` and count the hit; its load may be under way.
 
-        With ``lease``, the entry is leased before anybody else can see it without a lease.
+        With ``lessee``, a thread, it is leased before anybody else can see it without a lease.
         """
         with self.lock:
             entry = self._entries.get(key)
@@ -154,7 +154,8 @@ class Store:
                     "build the object in the constructor instead."
                 )
             self._count_hit(entry)
-            entry.leases += lease
+            if lessee is not None:
+                entry.lessees.append(lessee)
             return Joined(entry, entry.value, entry.future)
 
     def wait(self, joined: Joined, timeout: float | None = None) -> Any:
@@ -213,12 +214,15 @@ class Store:
                 self.fail(entry, error)
             raise
 
-    def reserve(self, key: str, kind: str, mine: list[Entry], *, lease: bool = False) -> Entry:
+    def reserve(
+        self, key: str, kind: str, mine: list[Entry], *, lessee: int | None = None
+    ) -> Entry:
         """Make the entry that later callers wait for, in the context that :meth:`failing` gives."""
         with self.lock:
             now = self.clock()
             entry = Entry(key, kind, now, now, threading.get_ident(), floor=self.inflation)
-            entry.leases += lease
+            if lessee is not None:
+                entry.lessees.append(lessee)
             mine.append(entry)
             self._entries[key] = entry
             return entry
@@ -236,8 +240,8 @@ class Store:
                 entry.key = key
                 self._entries[key] = entry
                 return None
-            other.leases += entry.leases
-            entry.leases, entry.forward = 0, other
+            other.lessees += entry.lessees
+            entry.lessees, entry.forward = [], other
             self._count_hit(other)
             return Joined(other, other.value, other.future)
 
@@ -305,11 +309,12 @@ class Store:
 
     # -- leases --------------------------------------------------------------------------
 
-    def release(self, entry: Entry) -> None:
-        """Give one lease back."""
+    def release(self, entry: Entry, lessee: int) -> None:
+        """Give one lease of a thread back."""
         with self.lock:
             entry = self.current(entry)
-            entry.leases = max(0, entry.leases - 1)
+            if lessee in entry.lessees:  # not where the entry was forked without that thread
+                entry.lessees.remove(lessee)
             entry.last_used = self.clock()
 
     def current(self, entry: Entry) -> Entry:
@@ -402,7 +407,9 @@ class Store:
             if entry.state is State.LOADING:
                 del self._entries[entry.key]
                 self.ledger.settle(entry.charges)
-            entry.leases = 0
+            # The thread that forked goes on here, and with it its leases.
+            me = threading.get_ident()
+            entry.lessees = [lessee for lessee in entry.lessees if lessee == me]
 
 
 def checked(key: str, constructor: Callable[[], Any]) -> Any:

@@ -17,9 +17,6 @@ PRESSURE_PERCENT = 90.0
 
 _cpu_asked_in: dict[str, int] = {}
 
-# A control group without a limit says "max" (v2) or a number near 2**63 (v1).
-_NO_LIMIT = 2**60
-
 
 @functools.cache
 def _psutil() -> Any:
@@ -37,54 +34,45 @@ def memory() -> Memory | None:
     if psutil is None:
         return None
     machine = psutil.virtual_memory()
-    limit, used = container_memory()
-    if limit is None or limit >= machine.total:
+    container = container_memory()
+    if container is None or container.total >= machine.total:
         return Memory(machine.total, machine.available)
-    return Memory(limit, max(0, min(machine.available, limit - used)))
+    return Memory(container.total, max(0, min(machine.available, container.free)))
 
 
-def container_memory(root: str | os.PathLike[str] = "/sys/fs/cgroup") -> tuple[int | None, int]:
-    """Return the limit and the use of this process's container in bytes; (None, 0) without one.
-
-    The use leaves out the page cache that the kernel can drop.
-    """
-    for limit, usage, stat in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    ):
-        size = _read_number(f"{root}/{limit}")
-        if size is not None and size < _NO_LIMIT:
-            reclaimable = _inactive_file(f"{root}/{stat}")
-            return size, max(0, (_read_number(f"{root}/{usage}") or 0) - reclaimable)
-    return None, 0
+def container_memory() -> Memory | None:
+    """Return the limit of this process's container and what is left of it; None without one."""
+    cgroups = _cgroups()
+    limits = cgroups and cgroups.read_memory_limits(_read, _own_groups())
+    return None if not limits else Memory(*(int(mib * MB) for mib in limits))
 
 
-def _read_number(path: str) -> int | None:
+@functools.cache
+def _cgroups() -> Any:
+    """Return the detector's reader of limits; without the detector, limits are not seen."""
     try:
-        return int(_read(path))
-    except (OSError, ValueError):
+        from hardware_detection import cgroups
+    except ImportError:
+        return None
+    return cgroups
+
+
+@functools.cache
+def _own_groups() -> Any:
+    return _cgroups().own_groups(_read)
+
+
+def _read(path: str) -> str | None:
+    # open: importing pathlib would cost the import of the pool a tenth of its time.
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:  # noqa: PTH123
+            return stream.read()
+    except OSError:
         return None
 
 
-def _read(path: str) -> str:
-    # os.path and open: importing pathlib would cost the import of the pool a tenth of its time.
-    with open(path, encoding="ascii") as stream:  # noqa: PTH123
-        return stream.read()
-
-
-def _inactive_file(path: str) -> int:
-    try:
-        lines = _read(path).splitlines()
-    except OSError:
-        return 0
-    words = (line.split() for line in lines)
-    found = (int(w[1]) for w in words if len(w) == 2 and w[0].endswith("inactive_file"))
-    return max(found, default=0)
-
-
-def system_memory() -> dict[str, Any]:
-    """Return the ``system_memory`` group of the statistics, in MB; {} where it cannot be read."""
-    now = memory()
+def system_memory(now: Memory | None) -> dict[str, Any]:
+    """Return the ``system_memory`` group of the statistics, in MB; {} where it is unknown."""
     if now is None:
         return {}
     percent = 100.0 * (now.total - now.free) / now.total

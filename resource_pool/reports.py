@@ -95,6 +95,21 @@ _FAMILY_RECOMMENDATIONS: dict[tuple[str, str], str] = {
     ("out_of_memory", "embedding"): "Encode fewer texts at once.",
 }
 
+_SUBFAMILY_RECOMMENDATIONS: dict[tuple[str, str | None], str] = {
+    ("out_of_memory", "mixture_of_experts"): (
+        "Quantise it or spread it over several GPUs: all experts are in memory, used or not."
+    ),
+    ("out_of_memory", "chat_model"): "Cut the conversation: the whole history is in each prompt.",
+    ("out_of_memory", "seq2seq"): "Use fewer beams: each keeps a KV cache of its own.",
+    ("out_of_memory", "object_detector"): "Scale the images down; their size is not fixed.",
+    ("out_of_memory", "segmentation"): "Scale the images down: a mask is as large as its image.",
+    ("out_of_memory", "speech_recognition"): "Transcribe in windows of 30 seconds.",
+    ("unsupported_operation", "state_space"): (
+        "Its fast kernels are for CUDA; without their packages transformers' plain loop runs."
+    ),
+    ("dtype", "object_detector"): "Keep it in fp32: sampling of deformable layers needs it.",
+}
+
 _PLATFORM_RECOMMENDATIONS: dict[tuple[str, str], str] = {
     ("unsupported_operation", "mps"): "Set PYTORCH_ENABLE_MPS_FALLBACK=1 to run it on the CPU.",
     ("unsupported_operation", "cuda"): "Run it on the CPU, or with a newer build of torch.",
@@ -123,12 +138,13 @@ def error_report(
     backend = hardware_type.partition(":")[0]
     kind = error_type(error_message, stack_trace)
     family = family_facts("", model_name).family or "unknown"
+    subfamily = subfamily_of(model_name)
     return {
         "schema_version": SCHEMA_VERSION,
         "timestamp": datetime.now(timezone.utc).isoformat(),
         "model_name": model_name,
         "model_family": family,
-        "subfamily": subfamily_of(model_name),
+        "subfamily": subfamily,
         "hardware_type": hardware_type,
         "error_type": kind,
         "error_message": error_message,
@@ -140,7 +156,7 @@ def error_report(
             "held_by": list(held_by),
         },
         "environment": {"driver": _driver(backend, hardware), "versions": _versions()},
-        "recommendations": recommendations(kind, family, backend),
+        "recommendations": recommendations(kind, family, backend, subfamily),
         "alternatives": _alternatives(backend, hardware),
     }
 
@@ -156,10 +172,13 @@ def error_type(message: str, stack_trace: str | None = None) -> str:
     return "unknown"
 
 
-def recommendations(kind: str, family: str, backend: str) -> list[str]:
+def recommendations(
+    kind: str, family: str, backend: str, subfamily: str | None = None
+) -> list[str]:
     """Return what to do, the most specific first."""
     specific = (
         _PLATFORM_RECOMMENDATIONS.get((kind, backend)),
+        _SUBFAMILY_RECOMMENDATIONS.get((kind, subfamily)),
         _FAMILY_RECOMMENDATIONS.get((kind, family)),
     )
     return [text for text in specific if text] + list(_RECOMMENDATIONS[kind])
@@ -169,16 +188,27 @@ def save(report: Mapping[str, Any], output_dir: str | os.PathLike[str]) -> Path:
     """Write ``report`` into ``output_dir`` under a name that no other report has."""
     import secrets
 
-    from hardware_detection.files import write_atomically
-
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
     # The model's name is untrusted: only letters and digits of it reach the path.
     name = re.sub(r"[^A-Za-z0-9]+", "_", str(report.get("model_name", "")))[:80].strip("_")
     path = folder / f"{name or 'model'}_{stamp}_{secrets.token_hex(4)}.json"
-    write_atomically(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    _write(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return path
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        from hardware_detection.files import write_atomically
+    except ImportError:  # the pool goes without the detector; nobody else writes this file
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    else:
+        write_atomically(path, text)
 
 
 @contextlib.contextmanager

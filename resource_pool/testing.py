@@ -173,6 +173,27 @@ class FakeDevices:
         return {"training": model.training, "dtype": model.dtype, "device": model.device}
 
 
+class FakeSystem:
+    """RAM as the upkeep sees it, plenty unless a test says otherwise.
+
+    Attributes:
+        ram: in bytes; None where it cannot be read.
+        container: the limit of a container and what is left of it, in bytes.
+    """
+
+    def __init__(self) -> None:
+        self.ram: Memory | None = Memory(64 * 1024 * MIB, 48 * 1024 * MIB)
+        self.container: Memory | None = None
+
+    def memory(self) -> Memory | None:
+        """Return the RAM, within the container's limit."""
+        return self.container or self.ram
+
+    def container_memory(self) -> Memory | None:
+        """Return the container's."""
+        return self.container
+
+
 class FakeMachine:
     """A machine with devices of the given sizes, in MiB: {"cpu": 1000, "cuda:0": 100}."""
 
@@ -180,6 +201,7 @@ class FakeMachine:
         self.devices = FakeDevices({name: int(size * MIB) for name, size in mib.items()})
         self.dtypes = list(dtypes)
         self.clock = FakeClock()
+        self.system = FakeSystem()
         self.loads: list[float] = []
 
     def report(self) -> dict[str, Any]:
@@ -197,6 +219,7 @@ class FakeMachine:
             "devices": self.devices,
             "estimate": lambda *_: None,
             "clock": self.clock,
+            "system": self.system,
         }
         pool = ResourcePool(**{**mine, **options})
         pool._evictor._sleep = self.clock.sleep

@@ -21,6 +21,16 @@ class Memory(NamedTuple):
     free: int
 
 
+class System(Protocol):
+    """The machine's memory, for the upkeep: the mode, the warnings and the statistics."""
+
+    def memory(self) -> Memory | None:
+        """Return the RAM that this process may use; None where it cannot be read."""
+
+    def container_memory(self) -> Memory | None:
+        """Return its container's limit and what is left of it; None without one."""
+
+
 class Devices(Protocol):
     """Side effects on models and devices. A device is named as torch names it, e.g. "cuda:0"."""
 

@@ -113,20 +113,47 @@ def describe(model: Any) -> dict[str, Any]:
         "memory_usage": sum(sizes.values()),
         "memory_estimation_method": "parameters_and_buffers",
         "sizes": sizes,
+        "quantization": _quantization(model),
     }
+
+
+def _quantization(model: Any) -> str:
+    """Return the method by which a model is quantized, "" for one that is not."""
+    config = getattr(getattr(model, "config", None), "quantization_config", None)
+    method = config.get("quant_method") if isinstance(config, dict) else None
+    method = method or getattr(config, "quant_method", "")
+    return str(getattr(method, "value", method))
 
 
 def _storage_bytes(tensors: Iterable[Any]) -> dict[str, int]:
     """Sum the storages per device, each once: tied weights share one."""
     storages: dict[tuple[Any, int], int] = {}
-    for tensor in tensors:
-        if not tensor.is_meta:
-            storage = tensor.untyped_storage()
-            storages[tensor.device, storage.data_ptr()] = storage.nbytes()
+    for tensor in _dense(tensors):
+        storage = tensor.untyped_storage()
+        storages[tensor.device, storage.data_ptr()] = storage.nbytes()
     sizes: dict[str, int] = {}
     for (device, _), size in storages.items():
         sizes[str(device)] = sizes.get(str(device), 0) + size
     return sizes
+
+
+def _dense(tensors: Iterable[Any]) -> Iterator[Any]:
+    """Yield the tensors that hold the data: of a sparse one its indices and values."""
+    torch = sys.modules["torch"]
+    for tensor in tensors:
+        if has_no_data(tensor):
+            continue
+        if tensor.layout == torch.strided:
+            yield tensor
+        elif tensor.layout == torch.sparse_coo:
+            yield from (tensor._indices(), tensor._values())
+        else:
+            yield tensor.values()
+
+
+def has_no_data(tensor: Any) -> bool:
+    """Whether a tensor has no memory yet: on the meta device, or of a lazy module."""
+    return bool(tensor.is_meta or sys.modules["torch"].nn.parameter.is_lazy(tensor))
 
 
 def fingerprint(model: Any) -> Mapping[str, Hashable]:
@@ -144,7 +171,9 @@ def fingerprint(model: Any) -> Mapping[str, Hashable]:
         for tensors in (module._parameters, module._buffers):
             for own, tensor in tensors.items():
                 if tensor is not None:
-                    facts = (tensor._version, tensor.dtype, tensor.device, id(tensor))
+                    # A tensor of inference mode counts no versions.
+                    version = None if tensor.is_inference() else tensor._version
+                    facts = (version, tensor.dtype, tensor.device, id(tensor))
                     found[f"{name}.{own}" if name else own] = facts
     return found
 

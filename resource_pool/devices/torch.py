@@ -121,6 +121,8 @@ def _why_left(model: Any) -> str:
         return "it has a device map of its own"
     if getattr(model, "is_quantized", False) or getattr(model, "hf_quantizer", None):
         return "it is quantized"
+    if any(map(modules.has_no_data, modules.parameters(model))):
+        return "it has parameters without data"
     return ""
 
 

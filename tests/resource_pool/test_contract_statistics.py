@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hardware_detection.testing import fake_report
-from resource_pool import ResourcePool, _system
+from resource_pool import ResourcePool
 from resource_pool.devices import Memory
 from resource_pool.testing import MIB, FakeMachine
 
@@ -122,8 +122,8 @@ def test_management_counts_what_the_pool_did(pool, machine):
 
 
 @pytest.mark.parametrize(("free", "pressure"), [(48 * GIB, False), (6 * GIB, True)])
-def test_memory_pressure_is_a_bool_and_the_statistics_agree(pool, monkeypatch, free, pressure):
-    monkeypatch.setattr(_system, "memory", lambda: Memory(64 * GIB, free))
+def test_memory_pressure_is_a_bool_and_the_statistics_agree(pool, machine, free, pressure):
+    machine.system.ram = Memory(64 * GIB, free)
     assert pool.check_memory_pressure() is pressure
     memory = pool.get_stats()["system_memory"]
     assert memory["under_pressure"] is pressure
@@ -131,8 +131,8 @@ def test_memory_pressure_is_a_bool_and_the_statistics_agree(pool, monkeypatch, f
     assert memory["total_mb"] == 64 * 1024
 
 
-def test_unknown_memory_is_no_pressure(pool, monkeypatch):
-    monkeypatch.setattr(_system, "memory", lambda: None)
+def test_unknown_memory_is_no_pressure(pool, machine):
+    machine.system.ram = None
     assert pool.check_memory_pressure() is False
     assert pool.get_stats()["system_memory"] == {}
 
@@ -200,7 +200,12 @@ def test_events_record_what_was_predicted_what_came_and_why(pool, machine):
     assert placed.numbers["memory_usage"] == 70 * MIB
     assert (evicted.what, evicted.key) == ("evict", "vision:a:cuda:0:float32")
     assert "room for vision:b" in evicted.reason
-    assert evicted.numbers == {"memory_usage": 70 * MIB, "held": False}
+    assert evicted.numbers == {
+        "memory_usage": 70 * MIB,
+        "held": False,
+        "free_before": {"cuda:0": 30 * MIB},
+        "free_after": {"cuda:0": 100 * MIB},
+    }
 
 
 def test_explain_says_what_would_go_and_why_not_elsewhere_and_does_nothing(pool, machine):

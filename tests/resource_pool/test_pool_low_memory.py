@@ -16,6 +16,7 @@ from resource_pool._maintenance import Maintenance
 from resource_pool.devices import Memory
 from resource_pool.testing import MIB, FakeMachine, FakeModel
 
+REAL_MEMORY = _system.memory  # which every test here has replaced
 GPU = {"device": "cuda:0"}
 WAIT = 30.0
 GIB = 2**30
@@ -72,11 +73,8 @@ def test_low_memory_keeps_fewer_events(pool, machine):
 
 
 @pytest.mark.parametrize(("available_mb", "low"), [(4200.5, True), (4700.0, False)])
-def test_low_memory_mode_turns_itself_on(pool, monkeypatch, caplog, available_mb, low):
-    memory = {"total_mb": 16_000.0, "available_mb": available_mb, "percent_used": 70.0,
-              "under_pressure": False}  # fmt: skip
-    monkeypatch.setattr(_system, "system_memory", lambda: memory)
-    monkeypatch.setattr(_system, "container_memory", lambda: (None, 0))
+def test_low_memory_mode_turns_itself_on(pool, machine, caplog, available_mb, low):
+    machine.system.ram = Memory(16_000 * MIB, int(available_mb * MIB))
     pool.get_model("embedding", "m", constructor=lambda: ...)
     assert pool.get_stats()["low_memory_mode"] is low
     message = "Low memory detected (4200.5 MB). Enabling low memory mode."
@@ -85,11 +83,9 @@ def test_low_memory_mode_turns_itself_on(pool, monkeypatch, caplog, available_mb
 
 @pytest.mark.parametrize(("low_memory", "seconds"), [(False, 300), (True, 30)])
 def test_pressure_is_warned_of_more_often_in_low_memory_mode(
-    pool, machine, monkeypatch, caplog, low_memory, seconds
+    pool, machine, caplog, low_memory, seconds
 ):
-    memory = {"total_mb": 100_000.0, "available_mb": 5000.0, "percent_used": 95.0,
-              "under_pressure": True}  # fmt: skip
-    monkeypatch.setattr(_system, "system_memory", lambda: memory)
+    machine.system.ram = Memory(100_000 * MIB, 5000 * MIB)
     maintenance: Maintenance = pool._maintenance
     if low_memory:
         pool.enable_low_memory_mode()
@@ -101,12 +97,10 @@ def test_pressure_is_warned_of_more_often_in_low_memory_mode(
     assert sum("under memory pressure" in message for message in caplog.messages) == 2
 
 
-def test_pressure_drops_what_is_idle(pool, machine, monkeypatch):
+def test_pressure_drops_what_is_idle(pool, machine):
     load(pool, machine, "idle", 10)
     machine.clock.now += 3600
-    memory = {"total_mb": 100_000.0, "available_mb": 5000.0, "percent_used": 95.0,
-              "under_pressure": True}  # fmt: skip
-    monkeypatch.setattr(_system, "system_memory", lambda: memory)
+    machine.system.ram = Memory(100_000 * MIB, 5000 * MIB)
     load(pool, machine, "new", 10)
     assert set(places(pool)) == {"new"}
 
@@ -121,19 +115,24 @@ def test_the_monitor_looks_by_itself_and_can_be_stopped(machine, monkeypatch):
     assert machine.pool()._monitor is None
 
 
-def test_container_limits_are_read_from_both_versions_of_control_groups(tmp_path):
-    assert _system.container_memory(tmp_path) == (None, 0)
-    (tmp_path / "memory.max").write_text("max\n")
-    assert _system.container_memory(tmp_path) == (None, 0)
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("700\n")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300\n")
-    assert _system.container_memory(tmp_path) == (1000, 400)
-    old = tmp_path / "old" / "memory"
-    old.mkdir(parents=True)
-    (old / "memory.limit_in_bytes").write_text("2000")
-    (old / "memory.usage_in_bytes").write_text("100")
-    assert _system.container_memory(tmp_path / "old") == (2000, 100)
+def test_a_containers_limit_is_the_memory_that_there_is(monkeypatch):
+    files = {
+        "/proc/self/mountinfo": "1 2 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+        "/proc/self/cgroup": "0::/\n",
+        "/sys/fs/cgroup/memory.max": f"{200 * MIB}\n",
+        "/sys/fs/cgroup/memory.current": f"{70 * MIB}\n",
+        "/sys/fs/cgroup/memory.stat": f"anon 1\ninactive_file {30 * MIB}\n",
+    }
+    monkeypatch.setattr(_system, "_read", files.get)
+    _system._own_groups.cache_clear()
+    monkeypatch.setattr(_system, "memory", REAL_MEMORY)
+    try:
+        assert _system.container_memory() == Memory(200 * MIB, 160 * MIB)
+        assert _system.memory() == Memory(200 * MIB, 160 * MIB)
+        files["/sys/fs/cgroup/memory.max"] = "max\n"
+        assert _system.container_memory() is None
+    finally:
+        _system._own_groups.cache_clear()
 
 
 def test_a_pool_with_a_monitor_can_go(machine):
@@ -170,11 +169,9 @@ def test_keep_alive_counts_on_a_hit_as_well(pool, machine):
     [(8, 1.5, True), (8, 1.7, False), (64, 4.4, True), (64, 4.6, False)],
 )
 def test_in_a_container_a_fifth_of_its_limit_is_low_where_that_is_less(
-    pool, machine, monkeypatch, limit_gib, available_gib, low
+    pool, machine, limit_gib, available_gib, low
 ):
-    limit = int(limit_gib * GIB)
-    monkeypatch.setattr(_system, "container_memory", lambda: (limit, 0))
-    monkeypatch.setattr(_system, "memory", lambda: Memory(limit, int(available_gib * GIB)))
+    machine.system.container = Memory(int(limit_gib * GIB), int(available_gib * GIB))
     load(pool, machine, "m", 1)
     assert pool.get_stats()["low_memory_mode"] is low
 
@@ -224,7 +221,7 @@ def test_the_monitor_warns_and_drops_what_is_idle_without_being_called(
     dropped = threading.Event()
     weakref.finalize(gone(), dropped.set)
     machine.clock.now += 3600
-    monkeypatch.setattr(_system, "memory", lambda: Memory(64 * GIB, 2 * GIB))
+    machine.system.ram = Memory(64 * GIB, 2 * GIB)
     assert dropped.wait(WAIT)
     pool._monitor.stop()
     assert pool.models == {}
