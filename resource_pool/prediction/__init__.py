@@ -5,15 +5,24 @@
     needed = predict("meta-llama/Llama-2-7b-hf", dtype="fp16", seq=4096, backend="cuda")
     print(needed.total_bytes, Fit(described_device("a10:24GiB"), needed))
 
+What was measured is remembered, and is the best prediction from then on:
+
+    record_peak(needed, torch.cuda.max_memory_allocated())
+    recorded_bytes("meta-llama/Llama-2-7b-hf", revision="", dtype="float16")
+
 Nothing here imports torch or transformers into this process.
 """
 
 from __future__ import annotations
 
-from resource_pool.prediction.devices import Device, Fit, described_device, devices_of
-from resource_pool.prediction.ladder import predict
-from resource_pool.prediction.records import record_peak
-from resource_pool.prediction.result import Prediction
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resource_pool.prediction.devices import Device, Fit, described_device, devices_of
+    from resource_pool.prediction.ladder import predict
+    from resource_pool.prediction.records import record_peak, record_use, recorded_bytes
+    from resource_pool.prediction.result import Prediction
 
 __all__ = [
     "Device",
@@ -23,4 +32,29 @@ __all__ = [
     "devices_of",
     "predict",
     "record_peak",
+    "record_use",
+    "recorded_bytes",
 ]
+
+# name -> its module, imported on first use: the pool asks for records only, and the process that
+# traces for none of these.
+_LAZY = {
+    "Device": "devices",
+    "Fit": "devices",
+    "Prediction": "result",
+    "described_device": "devices",
+    "devices_of": "devices",
+    "predict": "ladder",
+    "record_peak": "records",
+    "record_use": "records",
+    "recorded_bytes": "records",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on its first use."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value

@@ -2,6 +2,7 @@
 
 Sizes that depend on values are answered with the largest that is possible, checks with yes. A
 number is 0 and a truth False, but not for ever: a loop that waits for the other answer gets it.
+The last ones are only answered sooner: a large model asks for them many thousand times.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ class FakeAnswers:
             aten.masked_select.default: _every_element,
             aten.index.Tensor: _masked_index,
             aten._grouped_mm.default: _grouped_product,
+            torch.ops.prim.device.default: _device,
+            aten.normal_.default: _unchanged,
+            aten.uniform_.default: _unchanged,
+            aten._unsafe_view.default: aten.view.default,
         }
 
     def __call__(self, op: Any, args: tuple[Any, ...]) -> Any:
@@ -96,3 +101,12 @@ def _grouped_product(rows: Any, matrices: Any, *_: Any) -> Any:
     if rows.dim() != 2 or matrices.dim() != 3:
         return None
     return rows.new_empty((rows.shape[0], matrices.shape[2]))
+
+
+def _device(tensor: Any) -> Any:
+    return tensor.fake_device
+
+
+def _unchanged(tensor: Any, *_: Any) -> Any:
+    """Fill a tensor without values with random ones."""
+    return tensor

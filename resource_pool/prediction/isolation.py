@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from resource_pool.prediction.trace import TraceRequest
@@ -99,6 +100,7 @@ def answer_stdin() -> None:
     from resource_pool.prediction.trace import trace
 
     _limit_memory()
+    _leave_out_scipy()
     request = TraceRequest(**json.load(sys.stdin))
     answers = sys.stdout
     with redirect_stdout(sys.stderr):  # whatever a model's code prints is no answer
@@ -110,6 +112,16 @@ def answer_stdin() -> None:
             gc.enable()
     # Taking thousands of modules apart, which nobody needs, takes a quarter of a second.
     os._exit(0)
+
+
+def _leave_out_scipy() -> None:
+    """Let transformers import an empty ``scipy.optimize``, an eighth of all that it imports.
+
+    Its one name is for the losses of object detectors, and a forward without labels has no loss.
+    """
+    empty = ModuleType("scipy.optimize")
+    empty.__dict__["linear_sum_assignment"] = None
+    sys.modules[empty.__name__] = empty
 
 
 def _limit_memory() -> None:

@@ -19,7 +19,12 @@ from resource_pool.errors import PredictionError
 from resource_pool.prediction.files import file_bytes, header_bytes
 from resource_pool.prediction.isolation import traced
 from resource_pool.prediction.margins import FILE_SIZE_FACTOR, HEADROOM, HEADROOM_TOKENS, margin
-from resource_pool.prediction.records import recorded_errors, recorded_peak
+from resource_pool.prediction.records import (
+    Subject,
+    record_prediction,
+    recorded_errors,
+    recorded_peak,
+)
 from resource_pool.prediction.result import Method, Prediction
 from resource_pool.prediction.source import Source, find_source
 from resource_pool.prediction.trace import TraceRequest
@@ -36,6 +41,7 @@ class _NoAnswerError(Exception):
 def predict(
     model: str | Path | Mapping[str, Any],
     *,
+    revision: str | None = None,
     model_type: str | None = None,
     auto_class: str | None = None,
     dtype: str | None = None,
@@ -47,10 +53,12 @@ def predict(
     """Predict the peak memory of one forward, and of one further token where there is a cache.
 
     The config on this disk decides (folder, hub cache); without one, the defaults of the model's
-    type are taken, and the result says so. Nothing is downloaded and no weights are read.
+    type are taken, and the result says so. Nothing is downloaded and no weights are read. Where
+    the config is on this disk, ``recorded_bytes`` knows the answer from then on.
 
     Args:
         model: a name on the hub, a model folder, or a config as a mapping.
+        revision: which of the hub's revisions in the cache; None is its default.
         model_type: transformers' name of the architecture; found out when it is None.
         auto_class: the class that will load it ("AutoModelForCausalLM"); likewise.
         dtype: "fp32", "fp16", "bf16" or torch's names; None is the config's own.
@@ -65,7 +73,8 @@ def predict(
         ClassificationInputError: the name or folder cannot be a model's.
     """
     question = _Question(
-        source=find_source(model, model_type, auto_class),
+        source=find_source(model, revision, model_type, auto_class),
+        revision=revision or "",
         asked_dtype=_dtype(dtype),
         batch=_positive("batch", batch),
         seq=None if seq is None else _positive("seq", seq),
@@ -75,10 +84,14 @@ def predict(
     reasons: list[str] = []
     for method in (_recorded, _traced, _headroom, _file_size):
         try:
-            return _noted(method(question), reasons)
+            prediction = _noted(method(question), reasons)
         except _NoAnswerError as reason:
             logger.debug("%s: %s", question.source.name, reason)
             reasons.append(str(reason))
+            continue
+        if question.subject is not None:
+            record_prediction(question.subject, prediction)
+        return prediction
     why = "; ".join(filter(None, reasons))
     raise PredictionError(f"The memory of {question.source.name} cannot be predicted: {why}.")
 
@@ -88,6 +101,7 @@ class _Question:
     """A request that was checked."""
 
     source: Source
+    revision: str
     asked_dtype: str | None
     batch: int
     seq: int | None
@@ -97,6 +111,14 @@ class _Question:
     @property
     def dtype(self) -> str:
         return self.asked_dtype or self.source.dtype
+
+    @property
+    def subject(self) -> Subject | None:
+        """Whose memory this asks about; None where no load would find this config."""
+        if self.source.identity is None:
+            return None
+        own = self.dtype == self.source.dtype
+        return Subject(self.source.identity, self.revision, self.dtype, own)
 
     def key(self) -> str:
         """Return a digest of everything that a peak depends on."""

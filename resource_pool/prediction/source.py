@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resource_pool.errors import PredictionError
+from resource_pool.prediction.records import identity
 from resource_pool.weights import folders
 from resource_pool.weights.hub import HuggingFaceHub
 
@@ -30,6 +31,8 @@ class Source:
         origin: where the config is from; None for the defaults.
         dtype: the dtype that its config names, else float32.
         folder: where its files are; None when they are not on this disk.
+        identity: what stands for it in the records; None where the config is not known to be the
+            one that a load would find.
         notes: what was left out of the config.
     """
 
@@ -41,11 +44,15 @@ class Source:
     origin: str | None
     dtype: str
     folder: Path | None
+    identity: str | None = None
     notes: tuple[str, ...] = ()
 
 
 def find_source(
-    model: str | Path | Mapping[str, Any], model_type: str | None, auto_class: str | None
+    model: str | Path | Mapping[str, Any],
+    revision: str | None,
+    model_type: str | None,
+    auto_class: str | None,
 ) -> Source:
     """Look for the config: passed in, in a folder, in the hub's cache; else take the defaults.
 
@@ -59,16 +66,16 @@ def find_source(
             raise PredictionError("The config names no model_type; add it, or pass model_type.")
         return _source(kind, kind, auto_class, model, "the given config", None)
     name = str(model)
-    folder, origin = _folder(name)
+    folder, origin = _folder(name, revision)
     config = folders.read_json(folder / folders.CONFIG) if folder else None
     return _source(name, model_type, auto_class, config, origin, folder)
 
 
-def _folder(name: str) -> tuple[Path | None, str | None]:
+def _folder(name: str, revision: str | None) -> tuple[Path | None, str | None]:
     named = folders.as_folder(name)
     if named is not None and (named / folders.CONFIG).is_file():
         return named, "config.json in the folder"
-    cached = HuggingFaceHub().snapshot(name, None)
+    cached = HuggingFaceHub().snapshot(name, revision)
     return cached, "config.json in the hub's cache" if cached else None
 
 
@@ -87,6 +94,7 @@ def _source(
     if isinstance(kind, str) and known["model_type"] != kind:
         known = classify_model(kind)  # the name says something else, or nothing
     chosen = auto_class or known["auto_class"]
+    dropped = _what_is_dropped(config or {})
     if not (chosen.isidentifier() and chosen.startswith("AutoModel")):
         raise PredictionError(f"{chosen!r} is no Auto class of transformers, such as AutoModel.")
     return Source(
@@ -98,7 +106,8 @@ def _source(
         origin=origin,
         dtype=_own_dtype(config or {}),
         folder=folder,
-        notes=_what_is_dropped(config or {}),
+        identity=identity(name) if folder is not None and not dropped else None,
+        notes=dropped,
     )
 
 

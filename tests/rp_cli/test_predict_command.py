@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hardware_detection.testing import fake_report, use_report
-from resource_pool.prediction import ladder
+from resource_pool.prediction import ladder, recorded_bytes
 from rp_cli.app import main
 
 MIB = 2**20
@@ -114,6 +114,13 @@ def test_notes_are_shown(rp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     _, out, _ = rp("predict", "gpt2", "--on", "cpu:64GiB")
     assert "(weights known, the rest estimated)" in out
     assert out.endswith("  Note: not traced: OSError: no\n")
+
+
+@pytest.mark.usefixtures("llama")
+def test_what_was_predicted_is_known_from_then_on(rp: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "dtype": "float16"}')
+    assert rp("predict", str(tmp_path), "--on", "cpu:8GiB")[0] == 0
+    assert recorded_bytes(str(tmp_path), "", None) == (12852 + 2452) * MIB
 
 
 def test_a_real_model_end_to_end(rp: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -362,18 +361,3 @@ def test_recorded_errors_become_the_margin(answering: Answering) -> None:
     assert other.method == "trace"
     assert other.margin == pytest.approx(1.09, abs=0.001)
     assert before < 0.1
-
-
-def test_records_that_cannot_be_used_are_a_warning(
-    answering: Answering, isolated_home: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    answering(TRACED)
-    (isolated_home / "peaks.sqlite3").write_text("this is no database, and long enough " * 9)
-    with caplog.at_level(logging.WARNING, "resource_pool"):
-        found = predict("gpt2")
-        record_peak(found, 5)
-    assert found.method == "trace"
-    assert {record.message.split(" in ")[0] for record in caplog.records} == {
-        "Recorded peaks",
-        "The measured peak is not kept",
-    }
