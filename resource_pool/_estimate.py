@@ -1,4 +1,4 @@
-"""How many bytes a model's weights take, read from the headers of its files; no model is built."""
+"""How many bytes a model takes: as recorded, or by the headers of its files; none is built."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ _TORCH_ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _MAX_HEADER = 100 * 1024 * 1024
 
 
-def weight_bytes(model_name: str, revision: str, dtype: str | None) -> int | None:
-    """Return the bytes of a model's weights on a device, or None where its files are not here.
+def needed_bytes(model_name: str, revision: str, dtype: str | None) -> int | None:
+    """Return the bytes that a model takes on a device, or None where its files are not here.
+
+    What was measured or predicted before (weights, activations and key-value cache), or else the
+    weights alone.
 
     Args:
         model_name: a folder, or a name whose files may lie in the hub's cache. The cache is
@@ -36,9 +39,19 @@ def weight_bytes(model_name: str, revision: str, dtype: str | None) -> int | Non
     if folder is None:
         return None
     try:
-        return sum(_bytes_in(file, dtype) for file in folders.weight_files(folder))
+        weights = sum(_bytes_in(file, dtype) for file in folders.weight_files(folder))
     except (folders.MissingWeightsError, OSError, ValueError, KeyError):
         return None
+    return max(weights, _recorded(model_name, revision, dtype))
+
+
+def _recorded(model_name: str, revision: str, dtype: str | None) -> int:
+    try:
+        from resource_pool.prediction import recorded_bytes
+
+        return recorded_bytes(model_name, revision, dtype) or 0
+    except ImportError:  # the detector, which knows where rp keeps its records
+        return 0
 
 
 def _snapshot(model_name: str, revision: str) -> Path | None:

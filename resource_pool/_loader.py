@@ -46,7 +46,7 @@ class Loader:
 
     ``_planning`` is held while one load is planned and what must go for it is going, so that two
     loads do not count on the same room. It is not held while a model loads, and no hit takes it.
-    The store's lock guards ``_routes``, ``_measured`` and ``_native``.
+    The store's lock guards the dictionaries of what earlier loads showed.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Loader:
         self._routes: dict[tuple[Any, ...], _Route] = {}
         self._measured: dict[tuple[Identity, str | None], int] = {}
         self._native: dict[Identity, str] = {}  # the dtype that the constructor gives
+        self._quantized: set[Identity] = set()
 
     # -- the way in ----------------------------------------------------------------------
 
@@ -195,8 +196,12 @@ class Loader:
             return request
 
         def needed(dtype: str | None) -> int | None:
-            known = self._measured.get((identity, dtype))
-            return known or self._estimate(identity.name, identity.revision, dtype)
+            known = self._measured.get((identity, dtype), 0)
+            # Of a quantized model the files' headers and the records know too little.
+            if known and identity in self._quantized:
+                return known
+            # What was measured is the model at rest; what is recorded has its forward as well.
+            return max(known, self._estimate(identity.name, identity.revision, dtype) or 0) or None
 
         return replace(request, needed=needed)
 
@@ -279,6 +284,8 @@ class Loader:
         """
         with self._store.lock:
             self._measured[identity, decision.dtype] = facts["memory_usage"]
+            if facts.get("quantization"):
+                self._quantized.add(identity)
             if decision.dtype is not None or not facts["sizes"]:
                 return None
             self._native[identity] = "/".join(

@@ -14,7 +14,7 @@ from typing import Any
 from resource_pool import _stats, _system
 from resource_pool._aside import aside
 from resource_pool._entries import Entry
-from resource_pool._estimate import weight_bytes
+from resource_pool._estimate import needed_bytes
 from resource_pool._events import Event, EventLog
 from resource_pool._families import family_facts
 from resource_pool._hardware import detect
@@ -60,7 +60,7 @@ class ResourcePool:
         *,
         hardware: Callable[[], Mapping[str, Any]] = detect,
         devices: Devices | None = None,
-        estimate: Estimate = weight_bytes,
+        estimate: Estimate = needed_bytes,
         clock: Clock = time.monotonic,
         system: System = _system,
         load_deadline: float | None = None,
@@ -131,6 +131,7 @@ class ResourcePool:
         Args:
             variant: tells a tokenizer and a processor of one name apart.
         """
+        model_name = os.fspath(model_name)
         family = family_facts(model_type, model_name).family
         identity = Identity(family, model_name, revision or "", variant or "")
         key = identity.tokenizer_key
@@ -433,6 +434,7 @@ class ResourcePool:
         variant: str | None,
         needs: int | None,
     ) -> tuple[Identity, Request]:
+        model_name = os.fspath(model_name)  # a folder may come as a Path
         preferences = parse_preferences(hardware_preferences)
         facts = family_facts(preferences.model_family or model_type, model_name)
         identity = Identity(facts.family, model_name, revision or "", variant or "")

@@ -165,3 +165,10 @@ def test_names_revisions_and_variants_with_separators_are_told_apart(requests):
     ]
     assert models[0] is not models[1]
     assert len(pool.models) == 2
+
+
+def test_a_folder_may_be_named_by_its_path(pool, machine, tmp_path):
+    model = pool.get_model("vision", tmp_path, machine.loader(1))
+    assert pool.get_model("vision", str(tmp_path)) is model
+    tokenizer = pool.get_tokenizer("vision", tmp_path, object)
+    assert pool.get_tokenizer("vision", str(tmp_path)) is tokenizer

@@ -15,7 +15,7 @@ import transformers
 
 from hardware_detection.testing import fake_report
 from resource_pool import ResourcePool, SharedObjectError
-from resource_pool._estimate import weight_bytes
+from resource_pool._estimate import needed_bytes
 from resource_pool.devices.torch import TorchDevices
 from resource_pool.weights import locate_weights, provenance
 
@@ -134,8 +134,21 @@ def test_a_real_model_is_measured_and_its_weights_are_proved(pool):
     assert facts["dtype"] == "float32"
     stored = (MINILM / "model.safetensors").stat().st_size
     assert abs(facts["memory_mb"] * MIB - stored) < 0.01 * stored
-    assert weight_bytes(str(MINILM), "", None) == pytest.approx(stored, rel=0.01)
-    assert weight_bytes(str(MINILM), "", "float16") == pytest.approx(stored / 2, rel=0.01)
+    assert needed_bytes(str(MINILM), "", None) == pytest.approx(stored, rel=0.01)
+    assert needed_bytes(str(MINILM), "", "float16") == pytest.approx(stored / 2, rel=0.01)
+
+
+def test_the_plan_counts_what_was_recorded_of_a_forward(pool):
+    from resource_pool.prediction import record_use
+
+    alone = needed_bytes(str(MINILM), "", None)
+    record_use(str(MINILM), 3 * alone, revision="", dtype=None, backend="cpu")
+    assert needed_bytes(str(MINILM), "", None) == 3 * alone
+    load = lambda: transformers.AutoModel.from_pretrained(MINILM)  # noqa: E731
+    pool.get_model("embedding", str(MINILM), load, {"device": "cpu"})
+    # Neither the load nor what it showed makes the pool forget it.
+    assert pool.events()[0].numbers["predicted"] == 3 * alone
+    assert pool.explain("embedding", str(MINILM), {"device": "cpu"}).needed == 3 * alone
 
 
 def test_a_head_that_is_not_in_the_files_is_not_called_pretrained(pool):
