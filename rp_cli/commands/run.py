@@ -1,4 +1,4 @@
-"""``rp run``: run generated test files and record the results."""
+"""``rp run``: run test files and record the results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,9 +16,21 @@ from rp_cli.errors import BadInputError, ExitCode, OutputError
 from rp_cli.output import print_json, say
 from rp_cli.text import one_line
 
+if TYPE_CHECKING:
+    from rp_cli.reporting.store import Store
+    from rp_cli.runner.display import Lines
+    from rp_cli.runner.history import Past
+
+# How many earlier runs are asked what a file took and whether it failed.
+_RUNS_REMEMBERED = 20
+
 
 def command(
     paths: Annotated[list[Path], typer.Argument(help="Test files, or folders of them.")],
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", metavar="N", help="Files at once; default: one per core."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="Prefer this hardware, e.g. cpu or cuda:1.")
     ] = None,
@@ -29,45 +41,60 @@ def command(
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="Deadline of each file.")
     ] = 1800.0,
+    selection: Annotated[
+        str,
+        typer.Option("-k", metavar="EXPR", help='Only tests of such names: "padding and not t5".'),
+    ] = "",
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="End at the first file that fails.")
+    ] = False,
+    last_failed: Annotated[
+        bool, typer.Option("--last-failed", help="Only files that failed the last time.")
+    ] = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the run's record as JSON.")
     ] = False,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say only what failed.")] = False,
 ) -> None:
     """Run test files, each in a process of its own, and record what ran on what."""
     from rp_cli.reporting.store import Store
+    from rp_cli.runner.history import read_history
     from rp_cli.runner.run import find_tests, new_record, run_tests
-    from rp_cli.runner.telling import result_line
+    from rp_cli.runner.selecting import parse_selection
 
     if not 0 < timeout < float("inf"):
         raise BadInputError(f"--timeout must be a number of seconds above 0, not {timeout}.")
+    if jobs is not None and jobs < 1:
+        raise BadInputError(f"--jobs must be a whole number from 1 on, not {jobs}.")
+    parse_selection(selection)
     environment = _environment(device, weights)
-    files = find_tests(paths)
-    store, record = Store(), new_record(files)
+    _check_target(junit)
+    files, store = find_tests(paths), Store()
+    history = read_history(store.last("run", _RUNS_REMEMBERED))
+    files = _failed_ones(files, history) if last_failed else files
+    record = new_record(files)
     number = store.save(record)
-
-    def on_result(result: Mapping[str, Any]) -> None:
-        say(result_line(result))
-        if result["error"]:
-            say(result["error"])
-        # A disk that is full now is told at the end, by the last save.
-        with contextlib.suppress(OutputError):
-            store.save(record, number)
-
-    run_tests(
-        files,
-        record,
-        timeout_seconds=timeout,
-        environment=environment,
-        # With --json, stdout is for the record; what the tests print goes to stderr.
-        output=sys.stderr.fileno() if json_output else None,
-        on_result=on_result,
-    )
+    with _display(len(files), quiet=quiet) as display:
+        display.after_each = lambda: _keep(store, record, number)
+        run_tests(
+            files,
+            record,
+            timeout_seconds=timeout,
+            environment=environment,
+            jobs=jobs,
+            selection=selection,
+            fail_fast=fail_fast,
+            history=history,
+            watcher=display,
+        )
     try:
-        if json_output:
-            print_json(record)
+        _write_outputs(record, junit, json_output=json_output)
     finally:
         store.save(record, number)
-    code = _conclude(record)
+    code = _conclude(record, selection, quiet=quiet)
     if code:
         raise typer.Exit(code)
 
@@ -105,16 +132,65 @@ def _checked_mode(origin: str, mode: str) -> str:
     return mode
 
 
-def _conclude(record: Mapping[str, Any]) -> int:
+def _keep(store: Store, record: Mapping[str, Any], number: int) -> None:
+    """Keep what is done so far; a disk that is full now is told at the end, by the last save."""
+    with contextlib.suppress(OutputError):
+        store.save(record, number)
+
+
+def _check_target(junit: Path | None) -> None:
+    """Say at once what would otherwise be said after hours."""
+    if junit is not None and (junit.is_dir() or not os.access(junit.resolve().parent, os.W_OK)):
+        raise OutputError(f"{junit} cannot be written; name a file in a folder that is there.")
+
+
+def _failed_ones(files: list[Path], history: Mapping[str, Past]) -> list[Path]:
+    from rp_cli.runner.history import past_of
+
+    failed = [file for file in files if (past := past_of(file, history)) and past.failed]
+    if not failed:
+        say("No failure of these files is recorded; all of them are run.")
+    return failed or files
+
+
+def _display(count: int, *, quiet: bool) -> Lines:
+    from rp_cli.runner.display import Bar, Lines
+
+    if count > 1 and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        return Bar(count, quiet=quiet)
+    return Lines(say, quiet=quiet, live=count == 1 and not quiet)
+
+
+def _write_outputs(record: Mapping[str, Any], junit: Path | None, *, json_output: bool) -> None:
+    if json_output:
+        print_json(record)
+    if junit is not None:
+        from hardware_detection.files import write_atomically
+        from rp_cli.runner.junit import junit_xml
+
+        try:
+            write_atomically(junit, junit_xml(record))
+        except OSError as error:
+            raise OutputError(f"{junit} cannot be written: {error}") from error
+
+
+def _conclude(record: Mapping[str, Any], selection: str, *, quiet: bool) -> int:
     """Say what the run comes to, where a line per file does not, and return the exit code."""
-    from rp_cli.runner.run import lacking_weights, passed
+    from rp_cli.runner.results import lacking_weights, passed
     from rp_cli.runner.telling import total_line
 
+    results = record["files"]
+    for note in record["notes"] if not quiet else ():
+        say(f"Note: {one_line(note)}.")
     if record["interrupted"]:
-        say(f"Interrupted after {len(record['files'])} of {record['file_count']} files.")
+        say(f"Interrupted after {len(results)} of {record['file_count']} files.")
         return 128 + signal.Signals[record["signal"] or "SIGINT"]
-    if len(record["files"]) > 1:
+    if len(results) > 1 and not (quiet and passed(record)):
         say(total_line(record))
+    if record["stopped_early"]:
+        say(f"Ended at the first failure; {len(record['not_run'])} files were not run.")
+    if all(result["status"] == "deselected" for result in results):
+        raise BadInputError(f"No test has a name that -k {selection!r} means.")
     if passed(record):
         return ExitCode.OK
     lacking = lacking_weights(record)

@@ -1,7 +1,7 @@
-"""Runs one test file in a process of its own and writes what happened as JSON.
+"""Runs one test file in this process and writes what happened as JSON.
 
-``rp_cli.runner.process`` starts it. The exit status says only whether the result was written;
-whether the tests passed stands in it.
+The exit status of the process says only whether the result was written; whether the tests
+passed stands in it.
 """
 
 from __future__ import annotations
@@ -10,101 +10,48 @@ import importlib.util
 import json
 import logging
 import sys
-import time
 import traceback
 import types
 import unittest
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hardware_detection.files import write_atomically
-from resource_pool import get_global_resource_pool
+from rp_cli.runner.selecting import Selection, parse_selection
+from rp_cli.runner.unittests import run_unittests, shortened
 
-Test = unittest.TestCase
-
-
-class RecordingResult(unittest.TextTestResult):
-    """Prints as unittest does, and keeps each test's status, seconds and detail."""
-
-    def __init__(self, stream: Any, descriptions: bool, verbosity: int) -> None:
-        super().__init__(stream, descriptions, verbosity)
-        self.records: dict[str, dict[str, Any]] = {}
-        self._started = 0.0
-
-    def startTest(self, test: Test) -> None:  # noqa: N802
-        """Note the time; a test that reports nothing more has passed."""
-        super().startTest(test)
-        self._started = time.perf_counter()
-        self._record(test, "passed", "")
-
-    def stopTest(self, test: Test) -> None:  # noqa: N802
-        """Note how long the test took."""
-        self.records[test.id()]["seconds"] = time.perf_counter() - self._started
-        super().stopTest(test)
-
-    def addFailure(self, test: Test, err: Any) -> None:  # noqa: N802
-        """Keep the traceback of a failed assertion."""
-        super().addFailure(test, err)
-        self._record(test, "failed", self.failures[-1][1], err[0])
-
-    def addError(self, test: Test, err: Any) -> None:  # noqa: N802
-        """Keep the traceback of an error, that of setUpClass included."""
-        super().addError(test, err)
-        self._record(test, "error", self.errors[-1][1], err[0])
-
-    def addSkip(self, test: Test, reason: str) -> None:  # noqa: N802
-        """Keep the reason of a skip, that of a whole class included."""
-        super().addSkip(test, reason)
-        self._record(test, "skipped", reason)
-
-    def addExpectedFailure(self, test: Test, err: Any) -> None:  # noqa: N802
-        """An expected failure is a pass."""
-        super().addExpectedFailure(test, err)
-        self._record(test, "passed", "failed as expected")
-
-    def addUnexpectedSuccess(self, test: Test) -> None:  # noqa: N802
-        """A test that should fail and passes is a failure."""
-        super().addUnexpectedSuccess(test)
-        self._record(test, "failed", "passed although it is marked to fail")
-
-    def addSubTest(self, test: Test, subtest: Test, err: Any) -> None:  # noqa: N802
-        """A failed subtest fails its test; the first detail is kept."""
-        super().addSubTest(test, subtest, err)
-        if err is not None and self.records[test.id()]["status"] == "passed":
-            kind = "failed" if issubclass(err[0], test.failureException) else "error"
-            self._record(test, kind, "".join(traceback.format_exception(*err)), err[0])
-
-    def _record(
-        self, test: Test, status: str, detail: str, kind: type[BaseException] | None = None
-    ) -> None:
-        self.records[test.id()] = {
-            "status": status,
-            "seconds": self.records.get(test.id(), {}).get("seconds", 0.0),
-            "detail": detail,
-            "exception": kind.__name__ if kind else "",
-        }
+if TYPE_CHECKING:
+    from resource_pool import ResourcePool
 
 
-def run_file(path: Path, stream: TextIO) -> dict[str, Any]:
+def run_file(path: Path, stream: TextIO, meant: Selection = lambda _: True) -> dict[str, Any]:
     """Import and run a test file; return what it did.
 
     Returns:
-        tests [{name, status, seconds, detail, exception}]; error and exception: the trace and
-        the type of what stopped the import, or ""; model, asked (device) and weights [{kind,
-        reason}], as far as the file is a generated one; pool: what ran where.
+        tests [{name, status, seconds, detail, exception}]; deselected: how many were not meant;
+        error and exception: the trace and the type of what stopped the import, or ""; model,
+        asked (device) and weights [{kind, reason}], as far as the file is a generated one;
+        pool: what ran where.
     """
+    use = _PoolUse()
     try:
         module = _import(path)
     except BaseException as error:  # whatever a file does when it is imported, it is told
-        trace = traceback.format_exc()
+        trace = shortened(traceback.format_exc())
         return {"tests": [], "error": trace, "exception": type(error).__name__, "pool": {}}
-    suite = unittest.defaultTestLoader.loadTestsFromModule(module)
-    runner = unittest.TextTestRunner(stream=stream, verbosity=2, resultclass=RecordingResult)
-    result = runner.run(suite)
-    records = result.records if isinstance(result, RecordingResult) else {}
-    tests = [{"name": name, **record} for name, record in records.items()]
-    return {"tests": tests, "error": "", **_generated_facts(module), "pool": _pool_facts()}
+    done = run_unittests(module, stream, meant)
+    return {"error": "", **done, **_generated_facts(module), "pool": use.facts()}
+
+
+def run_file_with_pytest(path: Path, meant: Selection) -> dict[str, Any]:
+    """Run a file under pytest; return what :func:`run_file` returns."""
+    from rp_cli.runner.pytests import run_pytest
+
+    use = _PoolUse()
+    done, module = run_pytest(path, meant)
+    facts = _generated_facts(module) if module is not None else {}
+    return {**done, **facts, "pool": use.facts()}
 
 
 def _import(path: Path) -> types.ModuleType:
@@ -136,24 +83,53 @@ def _generated_facts(module: types.ModuleType) -> dict[str, Any]:
     }
 
 
-def _pool_facts() -> dict[str, Any]:
-    """Say what ran where; a file that never used the pool has nothing to say."""
-    pool = get_global_resource_pool()
-    placed = [event for event in pool.events() if event.what == "place"]
-    stats = pool.get_stats()
-    return {
-        "models": [{"key": event.key, **event.numbers, "note": event.reason} for event in placed],
-        "hits": stats["hits"],
-        "misses": stats["misses"],
-        "low_memory_mode": stats["low_memory_mode"],
-    }
+class _PoolUse:
+    """What a file does with the pool, which may have been used before the file began."""
+
+    def __init__(self) -> None:
+        pool = _pool()
+        nothing: dict[str, Any] = {"hits": 0, "misses": 0, "models": {}}
+        self._stats = pool.get_stats() if pool else nothing
+        self._events = len(pool.events()) if pool else 0
+
+    def facts(self) -> dict[str, Any]:
+        """Say what ran where; a file that never used the pool has nothing to say."""
+        pool = _pool()
+        if pool is None:
+            return {}
+        stats, events = pool.get_stats(), pool.events()
+        unused = {key for key in self._stats["models"] if self._is_untouched(key, stats)}
+        placed = {
+            event.key: {"key": event.key, **event.numbers, "note": event.reason}
+            for index, event in enumerate(events)
+            if event.what == "place" and (index >= self._events or event.key not in unused)
+        }
+        return {
+            "models": list(placed.values()),
+            "hits": stats["hits"] - self._stats["hits"],
+            "misses": stats["misses"] - self._stats["misses"],
+            "low_memory_mode": stats["low_memory_mode"],
+        }
+
+    def _is_untouched(self, key: str, stats: Mapping[str, Any]) -> bool:
+        now = stats["models"].get(key, {"hits": None})
+        return bool(now["hits"] == self._stats["models"][key]["hits"])
 
 
-def main(test_file: str, result_file: str) -> None:
+def _pool() -> ResourcePool | None:
+    """Return the pool where there is one; it is not made for the question."""
+    module = sys.modules.get("resource_pool._pool")
+    return getattr(module, "_global_pool", None)
+
+
+def main(test_file: str, result_file: str, style: str = "unittest", selection: str = "") -> None:
     """Run a test file, which sees itself as a script does, and write the result as JSON."""
     logging.basicConfig(level=logging.WARNING)
-    path = Path(test_file)
+    path, meant = Path(test_file), parse_selection(selection)
     sys.argv[:] = [test_file]
     sys.path.insert(0, str(path.resolve().parent))
-    result = run_file(path, sys.stderr)
+    if style == "pytest":
+        result = run_file_with_pytest(path, meant)
+    else:
+        result = run_file(path, sys.stderr, meant)
     write_atomically(Path(result_file), json.dumps(result, default=str))

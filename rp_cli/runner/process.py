@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hardware_detection.process import Outcome, kill_tree
 
@@ -18,7 +20,7 @@ _BOOTSTRAP = (
     " sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]);"
     " from rp_cli.runner.child import main; main(*sys.argv[2:])"
 )
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _POLL_SECONDS = 0.02
 _KILLED_SECONDS = 5.0
 
@@ -32,6 +34,7 @@ def run_child(
     output: int | None = None,
     errors: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    options: Sequence[str] = (),
 ) -> Outcome:
     """Run one test file to its end or its deadline, and return how its process ended.
 
@@ -39,12 +42,13 @@ def run_child(
         environment: the child's whole environment.
         output: a file descriptor for its stdout; None lets it share ours. Likewise ``errors``.
         stop: asked again and again; True ends the child and raises.
+        options: style and selection, as ``child.main`` takes them.
 
     Raises:
         KeyboardInterrupt: ``stop`` said so.
     """
     started = time.monotonic()
-    arguments = map(str, (_PACKAGE_ROOT, test_file, result_file))
+    arguments = map(str, (PACKAGE_ROOT, test_file, result_file, *options))
     child = subprocess.Popen(
         [sys.executable, "-c", _BOOTSTRAP, *arguments],
         stdin=subprocess.DEVNULL,
@@ -92,3 +96,45 @@ def _end(child: subprocess.Popen[bytes]) -> int:
         with suppress(subprocess.TimeoutExpired):
             child.wait(_KILLED_SECONDS)
     return -9 if child.returncode is None else child.returncode
+
+
+def kill_session(pid: int) -> None:
+    """Kill a child that leads a session, and all that it started; it must not be reaped yet.
+
+    One signal to the group is what a fork bomb cannot outrun; what has left the group is found
+    through its parents, which is why they are asked for first.
+    """
+    descendants = _descendants(pid)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    _kill(descendants)
+
+
+def sweep(known: Collection[int]) -> None:
+    """Kill and reap every descendant of this process but the ``known`` children and theirs."""
+    for child in _children():
+        if child.pid not in known:
+            _kill([*_descendants(child.pid), child])
+            with suppress(ChildProcessError):
+                os.waitpid(child.pid, 0)
+
+
+def _children() -> list[Any]:
+    import psutil
+
+    return psutil.Process().children()
+
+
+def _descendants(pid: int) -> list[Any]:
+    import psutil
+
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _kill(processes: list[Any]) -> None:
+    for process in processes:
+        with suppress(Exception):  # gone already, or somebody else's
+            process.kill()

@@ -1,10 +1,10 @@
-"""The parent's side of a run: which files, each in a child with a deadline, and the record."""
+"""A run of test files: which, how, and the record of it."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +12,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from hardware_detection.process import Outcome
 from rp_cli import __version__
-from rp_cli.errors import BadInputError
+from rp_cli.errors import BadInputError, OutputError
+from rp_cli.runner.history import Past
+from rp_cli.runner.learning import read_facts
 from rp_cli.runner.process import run_child
+from rp_cli.runner.results import Ending, FileResult, Watcher, file_result, is_failure
 from rp_cli.runner.stopping import StopSignals
+from rp_cli.runner.wishes import Wishes
 
 SCHEMA_VERSION = 1
-MISSING_WEIGHTS = "WeightsUnavailableError"
 
-FileResult = dict[str, Any]
 Record = dict[str, Any]
 
 
@@ -62,6 +63,11 @@ def new_record(files: Sequence[Path]) -> Record:
         "signal": None,
         "files": [],
         "seconds": 0.0,
+        "jobs": 1,
+        "shared_models": 0,
+        "stopped_early": False,
+        "not_run": [],
+        "notes": [],
     }
 
 
@@ -71,33 +77,103 @@ def run_tests(
     *,
     timeout_seconds: float,
     environment: Mapping[str, str],
-    output: int | None = None,
-    on_result: Callable[[FileResult], None] = lambda _: None,
+    jobs: int | None = None,
+    selection: str = "",
+    fail_fast: bool = False,
+    history: Mapping[str, Past] | None = None,
+    watcher: Watcher | None = None,
 ) -> None:
-    """Run each file in a child of its own, one after the other, and write into ``record``.
+    """Run each file in a process of its own, and write into ``record``, file by file.
 
     Args:
         record: as ``new_record`` gives it.
         timeout_seconds: the deadline of each file; it is killed then with all that it started.
         environment: variables on top of this process's own.
-        output: a file descriptor for the children's stdout; None lets them share ours.
-        on_result: called with each file's result, which is in the record already.
+        jobs: how many files run at once; None: as many as there are cores for.
+        selection: which tests are meant, as ``parse_selection`` reads it.
+        fail_fast: end the run at the first file that fails.
+        history: what earlier runs say, as ``read_history`` gives it.
+        watcher: is told what happens.
 
     Ctrl-C, SIGTERM and SIGHUP end the run: the record stays "interrupted", names the signal
     and holds the files that were done.
+
+    Raises:
+        OutputError: there is no folder for temporary files.
     """
-    started = time.perf_counter()
-    with StopSignals() as stop:
+    watcher = _Keeper(record, watcher or Watcher())
+    with StopSignals() as stop, _temporary_folder() as folder:
         try:
-            for file in files:
-                result = run_one(file, timeout_seconds, environment, output, stop=stop.__bool__)
-                record["files"].append(result)
-                record["seconds"] = time.perf_counter() - started
-                on_result(result)
+            if _has_fork_server():
+                from rp_cli.runner.planning import run_side_by_side
+
+                wishes = Wishes(
+                    folder, {**os.environ, **environment}, timeout_seconds, jobs, selection,
+                    fail_fast, history or {},
+                )  # fmt: skip
+                run_side_by_side(files, wishes, record, stop.__bool__, watcher)
+            else:
+                wishes = Wishes(Path(), environment, timeout_seconds, 1, selection, fail_fast)
+                _one_by_one(files, record, wishes, stop, watcher)
             record["interrupted"] = False
         except KeyboardInterrupt:
             record["signal"] = stop.noted
-    record["seconds"] = time.perf_counter() - started
+    watcher.note_time()
+
+
+class _Keeper(Watcher):
+    """Writes results into the record before somebody else is told."""
+
+    def __init__(self, record: Record, other: Watcher) -> None:
+        self._record, self._other, self._started = record, other, time.perf_counter()
+        self.started, self.output = other.started, other.output  # type: ignore[method-assign]
+
+    def note_time(self) -> None:
+        self._record["seconds"] = time.perf_counter() - self._started
+
+    def finished(self, result: FileResult) -> None:
+        self._record["files"].append(result)
+        self.note_time()
+        self._other.finished(result)
+
+
+def _has_fork_server() -> bool:
+    """Whether workers can be driven over sockets with open files in messages: not on Windows."""
+    return sys.platform != "win32"
+
+
+def _temporary_folder() -> Any:
+    try:
+        return _Folder(prefix="rp_run_", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"There is no folder for temporary files ({error}); name one with TMPDIR."
+        ) from error
+
+
+class _Folder(tempfile.TemporaryDirectory[str]):
+    def __enter__(self) -> Path:  # type: ignore[override]
+        return Path(super().__enter__())
+
+
+def _one_by_one(
+    files: Sequence[Path], record: Record, wishes: Wishes, stop: StopSignals, watcher: Watcher
+) -> None:
+    """Run the files one after the other, where workers cannot be driven."""
+    for place, file in enumerate(files):
+        record["not_run"] = list(map(str, files[place:]))
+        result = run_one(
+            file,
+            wishes.timeout_seconds,
+            wishes.environment,
+            stop=stop.__bool__,
+            options=(read_facts(file).style, wishes.selection),
+        )
+        watcher.finished(result)
+        record["not_run"] = list(map(str, files[place + 1 :]))
+        if wishes.fail_fast and is_failure(result):
+            record["stopped_early"] = True
+            return
 
 
 def run_one(
@@ -107,11 +183,12 @@ def run_one(
     output: int | None = None,
     errors: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    options: Sequence[str] = (),
 ) -> FileResult:
     """Run one file and return its result; a crash or a hang is a result too.
 
     ``output`` and ``errors`` are file descriptors for the child's stdout and stderr; None
-    lets it share ours.
+    lets it share ours. ``options`` are style and selection, as ``child.main`` takes them.
 
     Raises:
         KeyboardInterrupt: ``stop``, which is asked all the time, said so.
@@ -126,66 +203,10 @@ def run_one(
             output=output,
             errors=errors,
             stop=stop,
+            options=options,
         )
-        told = _read(result_file)
-    broken = "" if outcome.ok else "timeout" if outcome.kind == "timeout" else "crashed"
-    tests = told.get("tests", [])
-    error = _problem(outcome, timeout_seconds) or told.get("error", "")
-    return {
-        "path": str(file),
-        "status": broken or _status(error, tests),
-        "seconds": outcome.seconds,
-        "error": error,
-        "exception": told.get("exception", ""),
-        "model": told.get("model"),
-        "asked": told.get("asked"),
-        "weights": told.get("weights", []),
-        "tests": tests,
-        "pool": told.get("pool", {}),
-    }
-
-
-def passed(record: Mapping[str, Any]) -> bool:
-    """Whether every file of the run passed, or was skipped with its reason."""
-    fine = all(result["status"] in ("passed", "skipped") for result in record["files"])
-    return fine and not record["interrupted"]
-
-
-def lacking_weights(record: Mapping[str, Any]) -> list[str]:
-    """Return the models without weights, where that is the only failure of the whole run."""
-    bad = [result for result in record["files"] if result["status"] not in ("passed", "skipped")]
-    if record["interrupted"] or not all(_lacks_weights(result) for result in bad):
-        return []
-    return list(dict.fromkeys(result["model"] or result["path"] for result in bad))
-
-
-def _lacks_weights(result: Mapping[str, Any]) -> bool:
-    if result["status"] not in ("failed", "error"):
-        return False
-    bad = [test for test in result["tests"] if test["status"] in ("failed", "error")]
-    kinds = {test["exception"] for test in bad} | ({result["exception"]} - {""})
-    return kinds == {MISSING_WEIGHTS}
-
-
-def _problem(outcome: Outcome, timeout_seconds: float) -> str:
-    if outcome.kind == "timeout":
-        return f"timeout: not done after {timeout_seconds:g} s and killed"
-    return "" if outcome.ok else f"the test process {outcome.describe()}"
-
-
-def _read(result_file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(result_file.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
-def _status(error: str, tests: Sequence[Mapping[str, Any]]) -> str:
-    if error:
-        return "error"
-    found = {test["status"] for test in tests}
-    if not found:
-        return "no_tests"
-    if found & {"failed", "error"}:
-        return "failed"
-    return "passed" if "passed" in found else "skipped"
+        late = f"timeout: not done after {timeout_seconds:g} s and killed"
+        killed = late if outcome.kind == "timeout" else ""
+        return file_result(
+            file, result_file, Ending(outcome.returncode, outcome.seconds, killed=killed)
+        )

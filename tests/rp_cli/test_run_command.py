@@ -16,7 +16,8 @@ import pytest
 
 from rp_cli.errors import ExitCode
 from rp_cli.reporting.store import Store
-from rp_cli.runner.run import lacking_weights, new_record, run_one
+from rp_cli.runner.results import lacking_weights
+from rp_cli.runner.run import new_record, run_one
 from rp_cli.runner.stopping import StopSignals
 from rp_cli.runner.telling import result_line, total_line
 
@@ -240,20 +241,18 @@ def stopped_run(tmp_path, rp_command):
 
     def stop(number: signal.Signals) -> tuple[int, str]:
         process = subprocess.Popen(
-            rp_command("run", tmp_path, first=first), stderr=subprocess.PIPE, text=True
+            rp_command("run", tmp_path, "-j", 1, first=first), stderr=subprocess.PIPE, text=True
         )
         try:
             with fifo.open():  # returns when test_b.py has begun
-                (child,) = psutil.Process(process.pid).children()
+                children = psutil.Process(process.pid).children(recursive=True)
                 process.send_signal(number)
-            if number == signal.SIGKILL:
-                process.wait(60)
-                child.kill()  # nobody else can
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
             process.communicate()
-        assert is_gone(child.pid)
+        assert len(children) == 2  # the process that forks, and the file's
+        assert all(is_gone(child.pid) for child in children)
         return process.returncode, err
 
     return stop

@@ -1,0 +1,228 @@
+"""How long ten test files of one model take, and what memory: four ways, in one run.
+
+    python benchmarks/run.py [--files 10] [--rounds 3] [--twins] [--json FILE]
+
+Each file gets a BERT of the base size (110 million parameters, random, made here on this disk)
+from the pool and runs three tests on it; with ``--twins``, the files are generated ones of ten
+models of a family, on tiny twins. They are run
+
+- as ``python FILE``, one after the other;
+- with ``pytest`` in one process, which shares the pool and isolates nothing;
+- with ``pytest -n 2``;
+- with ``rp run``, which isolates every file.
+
+Peak memory is that of all processes together: the sum of their proportional set sizes, in which a
+page that several processes share counts once. It is sampled, in a round of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+GOALS = (("python FILE, one by one", 8.0), ("pytest -n 2", 2.0), ("pytest, one process", 1.0))
+TWINS = (
+    "bert-base-uncased", "bert-large-uncased", "roberta-base", "distilbert-base-uncased",
+    "albert-base-v2", "google/electra-small-discriminator", "microsoft/mpnet-base",
+    "xlm-roberta-base", "camembert-base", "microsoft/deberta-v3-base",
+)  # fmt: skip
+SOURCE = '''\
+"""Test {number} of a BERT of the base size."""
+
+import sys
+import unittest
+
+from resource_pool import get_global_resource_pool
+
+MODEL = {model!r}
+
+
+def load():
+    from transformers import AutoModel
+
+    return AutoModel.from_pretrained(MODEL)
+
+
+class TestBert(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        import torch
+
+        cls.torch = torch
+        cls.model = get_global_resource_pool().get_model("bert", MODEL, constructor=load)
+
+    def run_model(self, rows=2, tokens=16):
+        ids = self.torch.arange(rows * tokens).reshape(rows, tokens) + {number}
+        with self.torch.no_grad():
+            return self.model(input_ids=ids).last_hidden_state
+
+    def test_shape(self):
+        self.assertEqual(tuple(self.run_model().shape), (2, 16, 768))
+
+    def test_finite(self):
+        self.assertTrue(bool(self.torch.isfinite(self.run_model()).all()))
+
+    def test_same_input_same_output(self):
+        self.assertTrue(self.torch.allclose(self.run_model(), self.run_model(), atol=1e-5))
+
+
+if __name__ == "__main__":
+    unittest.main()
+'''
+
+
+class Figures(NamedTuple):
+    """What a way took: seconds of wall clock and of CPU, MiB of all its processes at the peak."""
+
+    wall: float
+    cpu: float
+    peak: float
+
+
+def write_files(folder: Path, count: int) -> None:
+    """Make the model and the files that use it."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    BertModel(BertConfig()).save_pretrained(folder / "bert")
+    for number in range(count):
+        text = SOURCE.format(number=number, model=str(folder / "bert"))
+        (folder / f"test_bert_{number}.py").write_text(text)
+
+
+def write_twins(folder: Path, count: int) -> None:
+    """Generate a test for each of some models of a family."""
+    models = [word for name in TWINS[:count] for word in ("--model", name)]
+    command = [sys.executable, "-m", "rp_cli", "generate", *models, "--output-dir", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def ways(folder: Path) -> dict[str, list[list[str]]]:
+    """Return the commands of each way, one after the other."""
+    files = sorted(map(str, folder.glob("test_*.py")))
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    # From another folder, as every test runner is called: nothing of the repository counts.
+    alone = ["-c", "/dev/null", "--rootdir", str(folder)]
+    rp = str(Path(sys.executable).parent / "rp")
+    return {
+        "python FILE, one by one": [[sys.executable, file] for file in files],
+        "pytest, one process": [[*pytest, *alone, *files]],
+        "pytest -n 2": [[*pytest, *alone, "-n", "2", *files]],
+        "rp run": [[rp, "run", *files]],
+    }
+
+
+def run(
+    commands: list[list[str]], environment: dict[str, str], folder: Path
+) -> tuple[float, float]:
+    """Run commands one after the other; return the seconds of wall clock and CPU."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    for command in commands:
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    wall = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def peak_of(commands: list[list[str]], environment: dict[str, str], folder: Path) -> float:
+    """Run commands and return the peak of their proportional set sizes together, in MiB."""
+    peak, done = 0, threading.Event()
+
+    def sample() -> None:
+        nonlocal peak
+        while not done.wait(0.05):
+            peak = max(peak, sum(map(_pss, psutil.Process().children(recursive=True))))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        run(commands, environment, folder)
+    finally:
+        done.set()
+        thread.join()
+    return peak / 2**20
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0  # it has ended
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def measure(folder: Path, rounds: int, environment: dict[str, str]) -> dict[str, Figures]:
+    """Measure each way in each round, so that a slow moment hits all; the medians count."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways(folder)}
+    peaks = {}
+    for name, commands in ways(folder).items():  # the file cache is warm after this
+        peaks[name] = peak_of(commands, environment, folder)
+    for _ in range(rounds):
+        for name, commands in ways(folder).items():
+            taken[name].append(run(commands, environment, folder))
+    return {
+        name: Figures(
+            statistics.median(wall for wall, _ in pairs),
+            statistics.median(cpu for _, cpu in pairs),
+            peaks[name],
+        )
+        for name, pairs in taken.items()
+    }
+
+
+def show(figures: dict[str, Figures]) -> None:
+    """Print a line per way, and how the goals are met."""
+    print(f"{'way':26}{'wall s':>8}{'CPU s':>8}{'peak MiB':>10}")
+    for name, (wall, cpu, peak) in figures.items():
+        print(f"{name:26}{wall:8.1f}{cpu:8.1f}{peak:10.0f}")
+    ours = figures["rp run"].wall
+    for name, goal in GOALS:
+        print(f"rp run is {figures[name].wall / ours:.2f} x as fast as {name} (goal: {goal:g})")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--twins", action="store_true", help="generated files, a model each")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="rp_benchmark_"))
+    environment = {**os.environ, "RP_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
+    # As for an ordinary user: modules are compiled once and not at every start.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment["RP_WEIGHTS"] = "tiny" if options.twins else "auto"
+    try:
+        (write_twins if options.twins else write_files)(folder, options.files)
+        figures = measure(folder, options.rounds, environment)
+    finally:
+        shutil.rmtree(folder)
+    print(f"{options.files} files, {os.cpu_count()} cores, medians of {options.rounds} rounds")
+    show(figures)
+    if options.json:
+        facts = {"machine": platform.platform(), "python": platform.python_version()}
+        table = {name: row._asdict() for name, row in figures.items()}
+        options.json.write_text(json.dumps({**facts, "figures": table}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""A process of its own for one file, or for the files of one GPU, one after the other.
+
+It is a Python that nobody prepared: what cannot run in a forked process runs here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rp_cli.runner import limits
+from rp_cli.runner.channel import Channel, Message
+
+
+def main(end: str, once: str) -> None:
+    """Run what is asked for over the socket with this number: one file, or until it closes."""
+    os.set_inheritable(int(end), False)
+    limits.die_with_parent()
+    channel = Channel(socket.socket(fileno=int(end)))
+    for message, fds in _messages(channel):
+        _take_output(fds[0])
+        if once:
+            limits.restrain(message["memory_bytes"], message["processes"])
+            _run(message)
+            return
+        with _restored():
+            channel.send({"event": "ended", "number": message["number"], **_measured(message)})
+
+
+def _messages(channel: Channel) -> Iterator[tuple[Message, list[int]]]:
+    while True:
+        select.select([channel], [], [])
+        messages = channel.receive()
+        if messages is None:
+            return
+        yield from messages
+
+
+def _take_output(output: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for fd in (1, 2):
+        os.dup2(output, fd)
+    os.close(output)
+
+
+def _run(message: Message) -> None:
+    from rp_cli.runner.child import main as run_file
+
+    run_file(message["file"], message["result"], message["style"], message["selection"])
+
+
+def _measured(message: Message) -> dict[str, Any]:
+    """Run a file, drop the models that no later file uses, and return what it took."""
+    started, cpu = time.monotonic(), time.process_time()
+    code = 0
+    try:
+        _run(message)
+    except SystemExit as stop:
+        code = int(bool(stop.code))
+    _keep(message["keep"])
+    _take_output(os.open(os.devnull, os.O_WRONLY))
+    return {
+        "code": code,
+        "seconds": time.monotonic() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _keep(names: list[str]) -> None:
+    """Drop the pool's models but those of these names."""
+    if "resource_pool._pool" not in sys.modules:
+        return
+    from resource_pool import get_global_resource_pool
+
+    pool = get_global_resource_pool()
+    kept = [key for key in pool.models if any(f":{name}" in key for name in names)]
+    for key in kept:
+        pool.pin(key)
+    pool.cleanup_unused_resources(max_age_minutes=0)
+    for key in kept:
+        pool.unpin(key)
+
+
+@contextlib.contextmanager
+def _restored() -> Iterator[None]:
+    """Undo what a file commonly changes, so that the next one finds what the first one found."""
+    environment, path, arguments = dict(os.environ), list(sys.path), list(sys.argv)
+    folder, modules = os.getcwd(), set(sys.modules)  # noqa: PTH109 - a str is wanted
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[:], sys.argv[:] = path, arguments
+        os.chdir(folder)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        tested = {name for name in set(sys.modules) - modules if name.startswith("test_")}
+        for name in tested:
+            del sys.modules[name]
+        gc.collect()

@@ -1,0 +1,92 @@
+"""Runs a file under pytest, with whatever plugins it has, and keeps what each test did."""
+
+from __future__ import annotations
+
+import importlib.util
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rp_cli.runner.selecting import Selection
+from rp_cli.runner.unittests import shortened
+
+
+def run_pytest(path: Path, meant: Selection) -> tuple[dict[str, Any], types.ModuleType | None]:
+    """Run a file's tests; return ``tests``, ``deselected``, ``error``, and the file's module."""
+    recorder = Recorder(meant)
+    # Records are ours to keep; and one process is what this file gets.
+    options = ["-q", "-p", "no:cacheprovider"]
+    options += ["-n", "0"] if importlib.util.find_spec("xdist") else []
+    code = pytest.main([*options, str(path)], plugins=[recorder])
+    done = {"tests": list(recorder.tests.values()), "deselected": recorder.deselected}
+    return {**done, "error": recorder.problem(code)}, recorder.module
+
+
+class Recorder:
+    """A plugin that notes results in the form of ``RecordingResult``."""
+
+    def __init__(self, meant: Selection) -> None:
+        self.tests: dict[str, dict[str, Any]] = {}
+        self.deselected = 0
+        self.module: types.ModuleType | None = None
+        self._meant = meant
+        self._broken: list[str] = []
+
+    def problem(self, code: int) -> str:
+        """Return what kept the file from running, or ""."""
+        if self._broken:
+            return "\n".join(self._broken)
+        ended = (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.TESTS_FAILED,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        )
+        return "" if code in ended else f"pytest ended with status {int(code)}"
+
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Leave out what is not meant."""
+        self.module = next((getattr(item, "module", None) for item in items), None)
+        chosen = [item for item in items if self._meant(item.nodeid)]
+        left_out = [item for item in items if not self._meant(item.nodeid)]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+        self.deselected += len(left_out)
+        items[:] = chosen
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Keep why a file could not be collected."""
+        if report.failed:
+            self._broken.append(shortened(str(report.longrepr)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the worst of setup, call and teardown, and the seconds of all three."""
+        known = self.tests.setdefault(
+            report.nodeid,
+            {"name": report.nodeid, "status": "passed", "seconds": 0.0, "detail": "",
+             "exception": ""},
+        )  # fmt: skip
+        known["seconds"] += report.duration
+        if report.skipped and known["status"] == "passed":
+            expected = hasattr(report, "wasxfail")
+            known["status"] = "passed" if expected else "skipped"
+            known["detail"] = "failed as expected" if expected else _reason(report)
+        elif report.failed and known["status"] != "failed":
+            known["status"] = "failed" if report.when == "call" else "error"
+            known["detail"] = shortened(str(report.longrepr))
+            known["exception"] = _exception(report)
+
+
+def _reason(report: pytest.TestReport) -> str:
+    detail = report.longrepr
+    reason = detail[2] if isinstance(detail, tuple) else str(detail)
+    return reason.removeprefix("Skipped: ")
+
+
+def _exception(report: pytest.TestReport) -> str:
+    """Return the type's name out of "module.Type: message", or ""."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(getattr(crash, "message", "")).partition(":")[0].rpartition(".")[2]

@@ -1,0 +1,109 @@
+"""Runs the unittest classes of a module and keeps what each test did."""
+
+from __future__ import annotations
+
+import time
+import traceback
+import types
+import unittest
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from rp_cli.runner.selecting import Selection
+
+Test = unittest.TestCase
+
+# An assertion that shows two long texts can be as long as both.
+_DETAIL_CHARACTERS = 32 * 1024
+
+
+def run_unittests(module: types.ModuleType, stream: TextIO, meant: Selection) -> dict[str, Any]:
+    """Run a module's tests as unittest does; return ``tests`` and how many were ``deselected``."""
+    suite = unittest.defaultTestLoader.loadTestsFromModule(module)
+    every = list(_tests(suite))
+    chosen = [test for test in every if meant(test.id())]
+    if len(chosen) < len(every):
+        suite = unittest.TestSuite(chosen)
+    runner = unittest.TextTestRunner(stream=stream, verbosity=2, resultclass=RecordingResult)
+    result = runner.run(suite)
+    records = result.records if isinstance(result, RecordingResult) else {}
+    tests = [{"name": name, **record} for name, record in records.items()]
+    return {"tests": tests, "deselected": len(every) - len(chosen)}
+
+
+def _tests(suite: unittest.TestSuite) -> Iterator[Test]:
+    for part in suite:
+        if isinstance(part, unittest.TestSuite):
+            yield from _tests(part)
+        elif isinstance(part, Test):
+            yield part
+
+
+class RecordingResult(unittest.TextTestResult):
+    """Prints as unittest does, and keeps each test's status, seconds and detail."""
+
+    def __init__(self, stream: Any, descriptions: bool, verbosity: int) -> None:
+        super().__init__(stream, descriptions, verbosity)
+        self.records: dict[str, dict[str, Any]] = {}
+        self._started = 0.0
+
+    def startTest(self, test: Test) -> None:  # noqa: N802
+        """Note the time; a test that reports nothing more has passed."""
+        super().startTest(test)
+        self._started = time.perf_counter()
+        self._record(test, "passed", "")
+
+    def stopTest(self, test: Test) -> None:  # noqa: N802
+        """Note how long the test took."""
+        self.records[test.id()]["seconds"] = time.perf_counter() - self._started
+        super().stopTest(test)
+
+    def addFailure(self, test: Test, err: Any) -> None:  # noqa: N802
+        """Keep the traceback of a failed assertion."""
+        super().addFailure(test, err)
+        self._record(test, "failed", self.failures[-1][1], err[0])
+
+    def addError(self, test: Test, err: Any) -> None:  # noqa: N802
+        """Keep the traceback of an error, that of setUpClass included."""
+        super().addError(test, err)
+        self._record(test, "error", self.errors[-1][1], err[0])
+
+    def addSkip(self, test: Test, reason: str) -> None:  # noqa: N802
+        """Keep the reason of a skip, that of a whole class included."""
+        super().addSkip(test, reason)
+        self._record(test, "skipped", reason)
+
+    def addExpectedFailure(self, test: Test, err: Any) -> None:  # noqa: N802
+        """An expected failure is a pass."""
+        super().addExpectedFailure(test, err)
+        self._record(test, "passed", "failed as expected")
+
+    def addUnexpectedSuccess(self, test: Test) -> None:  # noqa: N802
+        """A test that should fail and passes is a failure."""
+        super().addUnexpectedSuccess(test)
+        self._record(test, "failed", "passed although it is marked to fail")
+
+    def addSubTest(self, test: Test, subtest: Test, err: Any) -> None:  # noqa: N802
+        """A failed subtest fails its test; the first detail is kept."""
+        super().addSubTest(test, subtest, err)
+        if err is not None and self.records[test.id()]["status"] == "passed":
+            kind = "failed" if issubclass(err[0], test.failureException) else "error"
+            self._record(test, kind, "".join(traceback.format_exception(*err)), err[0])
+
+    def _record(
+        self, test: Test, status: str, detail: str, kind: type[BaseException] | None = None
+    ) -> None:
+        self.records[test.id()] = {
+            "status": status,
+            "seconds": self.records.get(test.id(), {}).get("seconds", 0.0),
+            "detail": shortened(detail),
+            "exception": kind.__name__ if kind else "",
+        }
+
+
+def shortened(detail: str) -> str:
+    """Return the detail without its middle where it is longer than anybody reads."""
+    if len(detail) <= _DETAIL_CHARACTERS:
+        return detail
+    half = _DETAIL_CHARACTERS // 2
+    return f"{detail[:half]}\n[... {len(detail) - 2 * half} characters ...]\n{detail[-half:]}"
