@@ -2,69 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rp_cli.errors import BadInputError
-from rp_cli.output import console, print_json
+from rp_cli.errors import BadInputError, OutputError
+from rp_cli.output import console, print_json, say
+from rp_cli.reporting.errors import REPORTS_DIR
 
-_STYLES = {"passed": "green", "skipped": "yellow", "missing": "yellow", "failed": "red"}
+command = typer.Typer(
+    name="report",
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# On a terminal, one run is what a person asks for; a page has room for the state of all models.
+_LAST, _LAST_ON_A_PAGE = 1, 20
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def command(
-    last: Annotated[int, typer.Option("--last", min=1, help="How many of each to show.")] = 1,
+@command.callback(invoke_without_command=True)
+def report(
+    context: typer.Context,
+    last: Annotated[
+        int | None,
+        typer.Option(
+            "--last", min=1, metavar="N", help="How many of each to show: 1; of --html 20."
+        ),
+    ] = None,
     reports_dir: Annotated[
         Path, typer.Option("--reports-dir", help="Where error reports are saved.")
-    ] = Path("hardware_reports"),
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    ] = REPORTS_DIR,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one page of HTML.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown, for the summary of a CI job.")
+    ] = False,
+    as_json: Json = False,
+    runs: Annotated[
+        tuple[int, int] | None,
+        typer.Option("--compare", metavar="RUN_A RUN_B", help="Compare two runs, by number."),
+    ] = None,
 ) -> None:
-    """Print what the last runs, checks and error reports say."""
+    """Tell what the last runs, checks and error reports say."""
+    if context.invoked_subcommand is not None:
+        return
+    forms = {"--json": as_json, "--markdown": markdown, "--html": html is not None}
+    if sum(forms.values()) > 1:
+        given = " and ".join(name for name, is_given in forms.items() if is_given)
+        raise BadInputError(f"{given} exclude each other; give one of them.")
+    form = next((name for name, is_given in forms.items() if is_given), "")
+    if runs is not None:
+        _compare(runs, form)
+    elif html is not None:
+        _write_page(html, _summary(reports_dir, last or _LAST_ON_A_PAGE))
+    else:
+        _tell(_summary(reports_dir, last or _LAST), form)
+
+
+@command.command()
+def errors(
+    folder: Annotated[Path, typer.Argument(help="Where error reports are saved.")] = REPORTS_DIR,
+    last: Annotated[int, typer.Option("--last", min=1, metavar="N", help="How many.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List hardware error reports, the newest first, with what to do about each."""
+    from rp_cli.reporting.errors import error_reports
+    from rp_cli.reporting.terminal import print_error_reports
+
+    if not folder.is_dir() and folder != REPORTS_DIR:
+        raise BadInputError(f"{folder} is no folder; name the one that holds the error reports.")
+    reports = error_reports(folder, last)
+    if as_json:
+        print_json(reports)
+        return
+    print_error_reports(reports, console())
+    if not reports:
+        say(f"No error report is in {folder}.")
+
+
+def _summary(reports_dir: Path, count: int) -> dict[str, Any]:
     from rp_cli.reporting.store import Store
-    from rp_cli.reporting.summary import markdown as as_markdown
     from rp_cli.reporting.summary import summarise
 
-    if json_output and markdown:
-        raise BadInputError("--json and --markdown exclude each other; give one of them.")
-    summary = summarise(Store(), reports_dir, last)
-    if json_output:
+    return summarise(Store(), reports_dir, count)
+
+
+def _tell(summary: dict[str, Any], form: str) -> None:
+    from rp_cli.reporting.markdown import markdown
+    from rp_cli.reporting.terminal import print_summary
+
+    if form == "--json":
         print_json(summary)
-    elif markdown:
-        typer.echo(as_markdown(summary), nl=False)
+    elif form == "--markdown":
+        typer.echo(markdown(summary), nl=False)
     else:
-        _print(summary)
+        print_summary(summary, console())
 
 
-def _print(summary: Mapping[str, Any]) -> None:
-    from rp_cli.reporting.summary import check_lines, is_empty, report_line, run_notes, title
+def _write_page(target: Path, summary: dict[str, Any]) -> None:
+    from hardware_detection.files import write_atomically
+    from rp_cli.reporting.page import page
 
-    out = console()
-    for run in summary["runs"]:
-        out.print(_run_table(run))
-        for note in run_notes(run):
-            out.print(note, markup=False)
-    for check in summary["checks"]:
-        out.print(title("Check", check), style="italic", markup=False)
-        for line in check_lines(check):
-            out.print(line, style=_STYLES.get(line.partition(":")[0]), markup=False)
-    for report in summary["error_reports"]:
-        out.print(f"Error report: {report_line(report)}", style="red", markup=False)
-    if is_empty(summary):
-        out.print("Nothing is recorded yet; run tests with `rp run skills`.")
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder; name a file in it.")
+    text = page(summary)
+    try:
+        write_atomically(target, text)
+    except OSError as error:
+        raise OutputError(
+            f"{target} cannot be written ({error.strerror or error}); name a file in a folder "
+            "that is there."
+        ) from error
+    say(f"Wrote {target}")
 
 
-def _run_table(run: Mapping[str, Any]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
+def _compare(numbers: tuple[int, int], form: str) -> None:
+    from rp_cli.reporting.compare import compare
+    from rp_cli.reporting.markdown import markdown_of_comparison
+    from rp_cli.reporting.terminal import print_comparison
 
-    from rp_cli.reporting.summary import RUN_HEADINGS, run_rows, title
+    if form == "--html":
+        raise BadInputError("--compare prints a table, --markdown or --json; leave out --html.")
+    comparison = compare(*map(_run, numbers))
+    if form == "--json":
+        print_json(comparison)
+    elif form == "--markdown":
+        typer.echo(markdown_of_comparison(comparison), nl=False)
+    else:
+        print_comparison(comparison, console())
 
-    table = Table(title=escape(title("Run", run)), title_justify="left")
-    for heading in RUN_HEADINGS:
-        table.add_column(heading, overflow="fold")
-    for row in run_rows(run):
-        table.add_row(*(escape(cell) for cell in row), style=_STYLES.get(row[1], "red"))
-    return table
+
+def _run(number: int) -> dict[str, Any]:
+    from rp_cli.reporting.runs import tidy_run
+    from rp_cli.reporting.store import Store
+
+    store = Store()
+    record = store.one("run", number)
+    if record is None:
+        known = ", ".join(str(run["id"]) for run in store.last("run", 10))
+        here = f"the last ones are {known}" if known else "none is recorded yet"
+        raise BadInputError(f"There is no run {number}; {here}.")
+    return tidy_run(record)

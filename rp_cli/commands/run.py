@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rp_cli.errors import BadInputError, ExitCode, OutputError
+from rp_cli.errors import BadInputError, ExitCode, OutputError, exit_code_for, sentence
 from rp_cli.output import print_json, say
 from rp_cli.text import one_line
 
@@ -60,6 +60,7 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only what failed.")] = False,
 ) -> None:
     """Run test files, each in a process of its own, and record what ran on what."""
+    from rp_cli.reporting.errors import REPORTS_DIR, saved_reports
     from rp_cli.reporting.store import Store
     from rp_cli.runner.history import read_history
     from rp_cli.runner.run import find_tests, new_record, run_tests
@@ -90,11 +91,12 @@ def command(
             history=history,
             watcher=display,
         )
+    record["error_reports"] = saved_reports(REPORTS_DIR, record)
     try:
         _write_outputs(record, junit, json_output=json_output)
     finally:
-        store.save(record, number)
-    code = _conclude(record, selection, quiet=quiet)
+        lost = _lost(store, record, number)
+    code = _conclude(record, selection, quiet=quiet) or lost
     if code:
         raise typer.Exit(code)
 
@@ -134,8 +136,18 @@ def _checked_mode(origin: str, mode: str) -> str:
 
 def _keep(store: Store, record: Mapping[str, Any], number: int) -> None:
     """Keep what is done so far; a disk that is full now is told at the end, by the last save."""
-    with contextlib.suppress(OutputError):
+    with contextlib.suppress(OutputError, BadInputError):
         store.save(record, number)
+
+
+def _lost(store: Store, record: Mapping[str, Any], number: int) -> int:
+    """Keep the record, or say why not and return the exit code of that."""
+    try:
+        store.save(record, number)
+    except (OutputError, BadInputError) as error:
+        say(f"rp: {sentence(error)}")
+        return exit_code_for(error) or ExitCode.CANNOT_WRITE
+    return ExitCode.OK
 
 
 def _check_target(junit: Path | None) -> None:

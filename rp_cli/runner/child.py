@@ -14,6 +14,7 @@ import traceback
 import types
 import unittest
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -99,13 +100,20 @@ class _PoolUse:
             return {}
         stats, events = pool.get_stats(), pool.events()
         unused = {key for key in self._stats["models"] if self._is_untouched(key, stats)}
+        # What was loaded beforehand counts where this file used it.
+        mine = [
+            event
+            for index, event in enumerate(events)
+            if index >= self._events or (event.what == "place" and event.key not in unused)
+        ]
         placed = {
             event.key: {"key": event.key, **event.numbers, "note": event.reason}
-            for index, event in enumerate(events)
-            if event.what == "place" and (index >= self._events or event.key not in unused)
+            for event in mine
+            if event.what == "place"
         }
         return {
             "models": list(placed.values()),
+            "events": [asdict(event) for event in mine],
             "hits": stats["hits"] - self._stats["hits"],
             "misses": stats["misses"] - self._stats["misses"],
             "low_memory_mode": stats["low_memory_mode"],

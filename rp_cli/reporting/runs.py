@@ -1,0 +1,183 @@
+"""A recorded run or check, made tidy: every field is there, and of the type that it says."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rp_cli.reporting import reading
+from rp_cli.reporting.reading import Json
+
+FINE = ("passed", "skipped", "deselected")
+# The order in which people want to read statuses, the worst first.
+WORST_FIRST = (
+    "crashed", "timeout", "error", "failed", "no_tests", "missing", "not run", "interrupted",
+    "skipped", "deselected", "passed", "ok",
+)  # fmt: skip
+# Of what a file that broke without a trace has written, so much may say why.
+_LAST_LINES = 20
+
+Tidy = dict[str, Any]
+
+
+def tidy_run(record: Json) -> Tidy:
+    """Return a run: when, where, its status, its files, and what they come to."""
+    files = [_file(result) for result in reading.mappings(record, "files")]
+    return {
+        **_head(record),
+        "host": reading.text(record, "host"),
+        "python": reading.text(record, "python"),
+        "status": _run_status(record, files),
+        "seconds": reading.number(record, "seconds"),
+        "jobs": reading.whole(record, "jobs"),
+        "totals": counted(file["status"] for file in files),
+        "test_totals": counted(test["status"] for file in files for test in file["tests"]),
+        "files": files,
+        "not_run": reading.texts(record, "not_run"),
+        "notes": reading.texts(record, "notes"),
+    }
+
+
+def tidy_check(record: Json) -> Tidy:
+    """Return a check: when, where, and its lines."""
+    lines = [
+        {key: reading.text(line, key, "") for key in ("name", "status", "detail", "remedy")}
+        for line in reading.mappings(record, "lines")
+    ]
+    passed = record.get("passed") is True
+    ended = "interrupted" if record.get("interrupted") is True else "failed"
+    return {
+        **_head(record),
+        "status": "passed" if passed else ended,
+        "totals": counted(line["status"] for line in lines),
+        "lines": lines,
+    }
+
+
+def counted(statuses: Iterable[str]) -> dict[str, int]:
+    """Return how often each status is there, the worst first."""
+    counts = Counter(statuses)
+    return dict(sorted(counts.items(), key=lambda item: (rank(item[0]), item[0])))
+
+
+def rank(status: str) -> int:
+    """Return a status's place, the worst first; one that nobody knows is in the middle."""
+    return WORST_FIRST.index(status) if status in WORST_FIRST else WORST_FIRST.index("missing")
+
+
+def _head(record: Json) -> Tidy:
+    return {
+        "id": reading.whole(record, "id") or 0,
+        "started_at": reading.text(record, "started_at"),
+        "folder": reading.text(record, "folder"),
+        "rp_version": reading.text(record, "rp_version"),
+    }
+
+
+def _run_status(record: Json, files: list[Tidy]) -> str:
+    if record.get("interrupted") is True:
+        return "interrupted"
+    return "passed" if all(file["status"] in FINE for file in files) else "failed"
+
+
+def _file(result: Json) -> Tidy:
+    pool, resources = reading.mapping(result, "pool"), reading.mapping(result, "resources")
+    path, model = reading.text(result, "path"), reading.optional_text(result, "model")
+    placements = [_placement(one, model) for one in reading.mappings(pool, "models")]
+    return {
+        "path": path,
+        "name": Path(path).name,
+        "model": model,
+        "asked": reading.optional_text(result, "asked"),
+        "status": reading.text(result, "status"),
+        "seconds": reading.number(result, "seconds"),
+        "cpu_seconds": reading.number(resources, "cpu_seconds"),
+        "peak_mb": reading.number(resources, "peak_mb"),
+        "ran_in": reading.optional_text(result, "ran_in"),
+        "error": reading.lines(result, "error"),
+        "last_output": _last_output(result),
+        "weights_reasons": _reasons(result),
+        "tests": [_test(test) for test in reading.mappings(result, "tests")],
+        "placements": placements,
+        "hits": reading.whole(pool, "hits"),
+        "misses": reading.whole(pool, "misses"),
+    }
+
+
+def _placement(placed: Json, model: str | None) -> Tidy:
+    device, dtype = reading.text(placed, "device"), reading.text(placed, "dtype")
+    key = reading.text(placed, "key")
+    return {
+        "key": key,
+        "model": model or model_of(key, device),
+        "device": device,
+        "backend": reading.optional_text(placed, "backend") or device.partition(":")[0],
+        "dtype": dtype,
+        "weights": reading.text(placed, "weights"),
+        "memory_mb": reading.megabytes(placed, "memory_usage"),
+        "predicted_mb": reading.megabytes(placed, "predicted"),
+        "note": reading.text(placed, "note", ""),
+    }
+
+
+def model_of(key: str, device: str) -> str:
+    """Return the model's name out of the pool's key, "family:name#variant:device:dtype"."""
+    name = key.partition(":")[2].rpartition(":")[0].removesuffix(f":{device}")
+    return re.split(r"[#@]", name, maxsplit=1)[0] or key
+
+
+def _test(test: Json) -> Tidy:
+    return {
+        "name": reading.text(test, "name"),
+        "status": reading.text(test, "status"),
+        "seconds": reading.number(test, "seconds"),
+        "exception": reading.optional_text(test, "exception"),
+        "detail": reading.lines(test, "detail"),
+    }
+
+
+def _reasons(result: Json) -> list[str]:
+    weights = reading.mappings(result, "weights")
+    reasons = (reading.optional_text(one, "reason") for one in weights)
+    return list(dict.fromkeys(reason for reason in reasons if reason))
+
+
+def _last_output(result: Json) -> str:
+    return "\n".join(reading.lines(result, "output").splitlines()[-_LAST_LINES:])
+
+
+def failures_of(run: Tidy) -> Iterator[Tidy]:
+    """Yield what went wrong: tests that failed, and files that broke."""
+    for file in run["files"]:
+        about = {"run": run["id"], "file": file["path"], "model": file["model"]}
+        bad = [test for test in file["tests"] if test["status"] in ("failed", "error")]
+        for test in bad:
+            yield {
+                **about,
+                "test": method(test["name"]),
+                "status": test["status"],
+                "message": reading.last_line(test["detail"]),
+                "trace": test["detail"],
+                "output": "",
+            }
+        if file["error"] or (file["status"] not in FINE and not bad):
+            yield {
+                **about,
+                "test": None,
+                "status": file["status"],
+                "message": reading.last_line(file["error"] or file["status"]),
+                "trace": file["error"],
+                "output": file["last_output"],
+            }
+
+
+def method(test_name: str) -> str:
+    """Return the method of "module.Class.method" or "file::Class::method".
+
+    Of "setUpClass (...)", that is "setUpClass".
+    """
+    name = test_name.partition(" (")[0]
+    return name.rpartition("::")[2] if "::" in name else name.rpartition(".")[2]
