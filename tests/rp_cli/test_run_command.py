@@ -157,7 +157,8 @@ def test_folders_and_files_are_run_and_recorded(rp, tmp_path):
     assert "PASSED" in done.err
     assert "FAILED" in done.err
     (record,) = Store().last("run", 5)
-    assert [Path(result["path"]).name for result in record["files"]] == ["test_a.py", "test_b.py"]
+    # In the order in which they ended.
+    assert {Path(result["path"]).name for result in record["files"]} == {"test_a.py", "test_b.py"}
 
 
 def test_json_is_alone_on_stdout(rp, tmp_path):
@@ -331,6 +332,35 @@ def test_json_is_printed_although_the_record_cannot_be_kept_at_the_end(rp, tmp_p
     done = rp("run", write(tmp_path, source), "--json")
     assert done.code == ExitCode.CANNOT_WRITE
     assert done.json["files"][0]["status"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("source", "code"), [(FAILS, ExitCode.FAILED), (PASSES, ExitCode.BAD_INPUT)]
+)
+def test_a_database_that_is_damaged_meanwhile_does_not_hide_a_failure(
+    rp, tmp_path, isolated_home, source, code
+):
+    damage = (
+        "from pathlib import Path\n"
+        f"for file in Path({str(isolated_home)!r}).glob('records.sqlite3*'):\n"
+        "    file.write_bytes(b'nothing that SQLite reads' * 400)\n"
+    )
+    done = rp("run", write(tmp_path, damage + source))
+    assert done.code == code
+    assert "rp: " in done.err
+    assert "sqlite3.DatabaseError" not in done.err
+
+
+def test_what_the_pool_decided_is_recorded(rp, tmp_path):
+    source = PASSES.replace(
+        "print('said')",
+        "__import__('resource_pool').get_global_resource_pool()"
+        ".get_model('embedding', 'm', dict, {'device': 'cpu'})",
+    )
+    rp("run", write(tmp_path, source))
+    (record,) = Store().last("run", 1)
+    (event,) = record["files"][0]["pool"]["events"]
+    assert (event["what"], event["key"].split(":")[:2]) == ("place", ["embedding", "m"])
 
 
 LACKS = (
