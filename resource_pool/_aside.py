@@ -6,29 +6,27 @@ import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import asyncio
+from typing import Any
 
 
-def aside(call: Callable[..., Any], *args: Any, **options: Any) -> asyncio.Future[Any]:
-    """Start ``call`` in a new thread; return what a coroutine awaits for its result.
+def aside(call: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
+    """Start ``call`` in a new thread; return its future, which nothing cancels.
 
     Not in the loop's executor: those who wait for one slow load would take all its threads.
     """
-    import asyncio  # which starts slowly, and most programs do without
-
     future: Future[Any] = Future()
     context = contextvars.copy_context()
 
     def run() -> None:
-        future.set_running_or_notify_cancel()
         try:
             future.set_result(context.run(call, *args, **options))
+        except StopIteration as error:  # which no coroutine can raise
+            failure = RuntimeError("the constructor raised StopIteration")
+            failure.__cause__ = error
+            future.set_exception(failure)
         except BaseException as error:
             future.set_exception(error)
 
-    awaited = asyncio.wrap_future(future)
+    future.set_running_or_notify_cancel()
     threading.Thread(target=run, name="rp-pool-aside", daemon=True).start()
-    return awaited
+    return future

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
+import functools
+import gc
 import sys
+import types
 import weakref
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -37,10 +40,11 @@ class Entry:
     hits: int = 0
     load_seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
-    fingerprint: Any = None  # of a model that was leased: what it must still be like at the end
+    fingerprint: Any = None  # what a leased model must still be like at the end
     lessees: list[int] = field(default_factory=list)  # the threads that lease it
     pinned: bool = False
     keep_alive: float | None = None  # seconds after its last use; None: the caller's maximum age
+    own_references: int = 0  # of the object to itself: hooks, wrapped methods
     floor: float = 0.0  # the eviction's inflation when it was last used
     charges: tuple[int, ...] = ()
     forward: Entry | None = None  # the entry that took this one's leases over
@@ -60,9 +64,9 @@ class Entry:
     def seems_held(self) -> bool:
         """Whether something outside the pool refers to the object.
 
-        Only CPython counts references; a model that refers to itself seems held as well.
+        Only CPython counts references. Who holds a part of the model only is not seen.
         """
-        return sys.getrefcount(self.value) > _UNHELD
+        return sys.getrefcount(self.value) > _UNHELD + self.own_references
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,30 @@ class Removed:
         if not self.references:
             return None
         return any(reference() is not None for reference in self.references)
+
+
+def count_own_references(value: Any) -> int:
+    """Return how often an object's attributes refer to it: hooks, wrapped methods, closures.
+
+    accelerate's hooks do so, on every model that is spread over devices.
+    """
+    found, seen, waiting = 0, set(), [getattr(value, "__dict__", {})]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        parts = gc.get_referents(one)
+        if isinstance(one, types.FunctionType):  # not its globals, which lead everywhere
+            parts = [*(one.__closure__ or ()), *(one.__defaults__ or ()), one.__dict__]
+        found += sum(part is value for part in parts)
+        waiting += [part for part in parts if isinstance(part, _CARRIERS)]
+    return found
+
+
+_CARRIERS = (
+    dict, list, tuple, functools.partial, types.FunctionType, types.MethodType, types.CellType,
+)  # fmt: skip
 
 
 def _count_of_an_unheld_object() -> int:

@@ -14,7 +14,7 @@ LOW_MEMORY_MAX_EVENTS = 100
 
 @dataclass(frozen=True)
 class Event:
-    """One decision: what ("load", "place", "evict", ...), for which key, why, in numbers."""
+    """One decision: what ("place", "evict", "fail", ...), for which key, why, in numbers."""
 
     what: str
     key: str
@@ -33,7 +33,7 @@ class EventLog:
     """The last ``MAX_EVENTS`` events, and how many there were of each. ``_lock`` guards both."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may read what it interrupts
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._counts: Counter[str] = Counter()
 
@@ -55,7 +55,7 @@ class EventLog:
 
     def after_fork(self) -> None:
         """In a forked child: a new lock; another thread may have held the old one."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def count(self, what: str) -> int:
         """Return how many events of a kind there were, those no longer kept included."""

@@ -14,7 +14,7 @@ from resource_pool._eviction import Candidate, score
 from resource_pool._mode import Mode
 from resource_pool._planner import readable
 from resource_pool._store import Store
-from resource_pool.devices import Devices, memory_of
+from resource_pool.devices import Devices, memory_of, released
 
 logger = logging.getLogger("resource_pool")
 
@@ -53,7 +53,7 @@ class Evictor:
             return []
         if any(item.alive() for item in removed):
             gc.collect()  # a model may be kept by a cycle of its own
-        self._devices.release(self._to_release(devices))
+        released(self._devices, self._to_release(devices))
         gone = [item for item in removed if item.alive() is not True]
         self._wait_for(devices, before, gone)
         self._store.settle()
@@ -108,7 +108,7 @@ class Evictor:
                 return
             self._sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
-            self._devices.release(devices)
+            released(self._devices, devices)
 
     def _told_free(self, devices: Sequence[str]) -> dict[str, int | None]:
         known = {name: memory_of(self._devices, name) for name in devices}

@@ -47,7 +47,8 @@ class Lease:
         entry, self._model = self._acquire(thread)
         self._entry = self._store.current(entry)
         try:
-            if self._entry.fingerprint is None:
+            # What others who lease it change meanwhile is theirs to answer for.
+            if self._entry.fingerprint is None or len(self._entry.lessees) == 1:
                 self._store.remember(self._entry, self._devices.fingerprint(self._model))
         except BaseException:
             self._store.release(self._entry, thread)
@@ -65,9 +66,11 @@ class Lease:
         self._entry = self._model = None
         if entry is None:
             return
-        changed = differences(entry.fingerprint, self._devices.fingerprint(model))
-        del model
-        self._store.release(entry, self._thread)
+        try:
+            changed = differences(entry.fingerprint, self._devices.fingerprint(model))
+        finally:
+            del model
+            self._store.release(entry, self._thread)
         if changed:
             self._report_change(entry, changed)
         if error is not None and self._devices.is_out_of_memory(error):
@@ -76,7 +79,11 @@ class Lease:
             self._log.add(Event("oom_recovery", entry.key, f"in use: {error}"))
             short = {*entry.facts.get("sizes", ())} or {entry.facts.get("device")}
             self._evictor.evict(
-                lambda e: e is not entry and bool(short & {*e.facts.get("sizes", ())}),
+                lambda e: (
+                    e is not entry
+                    and not e.seems_held()
+                    and bool(short & {*e.facts.get("sizes", ())})
+                ),
                 "memory ran out",
             )
 
@@ -89,8 +96,9 @@ class Lease:
         # The lease is the event loop's thread's, which goes on with the model.
         entering = aside(self._enter, threading.get_ident())
         try:
-            return await asyncio.shield(entering)
+            return await asyncio.wrap_future(entering)
         except asyncio.CancelledError:
+            # On the thread's own future: the loop may be closed by then.
             entering.add_done_callback(self._give_up)
             raise
 
@@ -100,8 +108,15 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Exit at once: nothing in it waits for a load."""
-        self.__exit__(kind, error, trace)
+        """Exit, in a thread where memory ran out: an eviction may wait for a driver."""
+        if error is None or not self._devices.is_out_of_memory(error):
+            self.__exit__(kind, error, trace)
+            return
+        import asyncio
+
+        from resource_pool._aside import aside
+
+        await asyncio.wrap_future(aside(self.__exit__, kind, error, trace))
 
     def _give_up(self, entered: Any) -> None:
         if not entered.cancelled() and entered.exception() is None:

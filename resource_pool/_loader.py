@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,10 +19,13 @@ from resource_pool._identity import Identity
 from resource_pool._mode import Mode
 from resource_pool._observer import Observer
 from resource_pool._placer import Loaded, Placer
-from resource_pool._planner import Decision, Request, decide, on_cpu, readable
+from resource_pool._planner import Decision, Request, Snapshot, decide, on_cpu, readable
 from resource_pool._store import Joined, Store, checked
-from resource_pool.devices import Devices
+from resource_pool.devices import Devices, released
 from resource_pool.errors import (
+    LoadTimeoutError,
+    OriginalTracebackError,
+    PoolError,
     ResourceNotFoundError,
     SharedObjectError,
 )
@@ -83,13 +87,15 @@ class Loader:
         lessee: int | None = None,
     ) -> tuple[Entry, Any]:
         """Return the entry and the model of a request, loading it where it is not here."""
-        signature = (identity, repr(request.preferences))
+        # A description has no effect: each would leave a route behind.
+        signature = (identity, repr(replace(request.preferences, description=None)))
         joined = self._join(signature, lessee=lessee)
+        joined = joined or self._join_cached(identity, request, signature, lessee)
         if joined is not None:
             return joined.entry, self._wait(joined, lessee)
         before_load()
         with self._store.failing() as mine:
-            with self._planning:
+            with self._planned_alone(identity):
                 # Whoever waited here may find that another thread has begun the load.
                 found: Joined | Decision | None = self._join(signature, lessee=lessee)
                 found = found or self._admit(
@@ -103,12 +109,40 @@ class Loader:
                 return found.entry, self._wait(found, lessee)
             if constructor is None or found is None:
                 raise ResourceNotFoundError(self._store.not_found(identity.label))
-            with self._leased(mine[0], lessee):
+            with self._leased(mine[0], lessee), self._telling_failure(mine[0]):
                 return self._load(mine[0], found, identity, request, constructor)
+
+    @contextlib.contextmanager
+    def _planned_alone(self, identity: Identity) -> Iterator[None]:
+        if not self._planning.acquire(timeout=-1 if self._deadline is None else self._deadline):
+            raise LoadTimeoutError(
+                f"{identity.label} waited {self._deadline:g} s for the plan of another load."
+            )
+        try:
+            yield
+        finally:
+            self._planning.release()
+
+    @contextlib.contextmanager
+    def _telling_failure(self, entry: Entry) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._log.add(Event("fail", entry.key, f"{type(error).__name__}: {error}"))
+            raise
 
     def plan(self, identity: Identity, request: Request) -> Decision:
         """Return what would be decided now, without doing it."""
-        return decide(self._with_estimate(identity, request), self.observer.snapshot(identity))
+        return decide(self._with_estimate(identity, request), self._snapshot(identity))
+
+    def _snapshot(self, identity: Identity) -> Snapshot:
+        snapshot = self.observer.snapshot(identity)
+        with self._store.lock:
+            mine = [e.facts for e in self._store.entries() if e.facts.get("identity") == identity]
+            native = self._native.get(identity)
+        there = {(f["device"], f["key_dtype"]) for f in mine}
+        own = {(device, None) for device, dtype in there if dtype == native}
+        return replace(snapshot, cached=frozenset(there | own))
 
     def reroute(self, old: str, new: str) -> None:
         """Let requests that named no device follow a model that has moved."""
@@ -131,6 +165,36 @@ class Loader:
         with self._store.lock:
             route = self._routes.get(signature)
             return None if route is None else self._store.join(route.key, lessee=lessee)
+
+    def _join_cached(
+        self,
+        identity: Identity,
+        request: Request,
+        signature: tuple[Any, ...],
+        lessee: int | None,
+    ) -> Joined | None:
+        """Join the instance that a request in new words means, if it is there: a hit never waits
+        for the plans of others.
+        """
+        with self._store.lock:
+            if not any(e.facts.get("identity") == identity for e in self._store.entries()):
+                return None
+        try:
+            decision = self.plan(identity, request)
+        except PoolError:
+            return None  # to be told where the load is planned
+        if decision.evict:
+            return None
+        with self._store.lock:
+            key = self._key(identity, decision)
+            joined = self._store.join(key, lessee=lessee)
+            if joined is not None:
+                self._route(signature, key, request)
+            return joined
+
+    def _route(self, signature: tuple[Any, ...], key: str, request: Request) -> None:
+        explicit = bool(request.preferences.device or request.preferences.priority_list)
+        self._routes[signature] = _Route(key, explicit)
 
     def _wait(self, joined: Joined, lessee: int | None = None) -> Any:
         with self._leased(joined.entry, lessee):
@@ -164,7 +228,12 @@ class Loader:
         """
         request = self._with_estimate(identity, request)
         while True:
-            decision = decide(request, self.observer.snapshot(identity))
+            try:
+                decision = decide(request, self._snapshot(identity))
+            except PoolError:
+                if mine is not None:
+                    raise
+                return None  # nothing is to be loaded, and it is not here
             key = self._key(identity, decision)
             with self._store.lock:
                 joined = self._store.join(key, lessee=lessee)
@@ -172,8 +241,7 @@ class Loader:
                     self._store.misses += 1
                     return None
                 if joined is not None or not decision.evict:
-                    explicit = bool(request.preferences.device or request.preferences.priority_list)
-                    self._routes[signature] = _Route(key, explicit)
+                    self._route(signature, key, request)
                     if joined is None and mine is not None:
                         self._reserve(key, decision, mine, lessee=lessee)
                     return joined or decision
@@ -188,7 +256,11 @@ class Loader:
         self._charge(entry, decision)
 
     def _charge(self, entry: Entry, decision: Decision) -> None:
-        sizes = decision.spread or {decision.device: decision.needed or 0}
+        sizes = {decision.device: decision.needed or 0}
+        if decision.spread:
+            # The budgets are what it may take; it takes what it needs, wherever that will be.
+            share = (decision.needed or 0) / sum(decision.spread.values())
+            sizes = {name: int(size * share) for name, size in decision.spread.items()}
         entry.charges = self._store.ledger.charge(entry.key, sizes, "reserved")
 
     def _with_estimate(self, identity: Identity, request: Request) -> Request:
@@ -217,42 +289,49 @@ class Loader:
     ) -> tuple[Entry, Any]:
         """Load with all the means against a lack of memory, one after the other."""
         means = self._means(identity, request, decision)
+        tried = ""
         while True:
             loaded = self._attempt(entry, decision, identity, constructor)
             if isinstance(loaded, Loaded):
                 break
             # Here the except block is left, and with it the traceback that pins tensors.
-            self._devices.release([*_names(decision)])
+            released(self._devices, _names(decision))
             if self._devices.is_out_of_memory(loaded):
-                decision = self._next_means(entry, means, loaded)
+                tried, decision = self._next_means(entry, means, loaded)
             else:
                 decision = self._elsewhere(identity, request, loaded)
+                means = self._means(identity, request, decision)
             joined = self._redirect(entry, identity, decision)
             if joined is not None:
                 return self._follow(entry, joined)
         joined = self._learn(entry, identity, decision, loaded.facts)
         if joined is not None:
-            return self._follow(entry, joined)
+            return self._follow(entry, joined, loaded)
+        if tried:
+            self._log.add(Event("oom_recovery", entry.key, tried))
         self._log.add(Event("place", entry.key, loaded.note, loaded.numbers))
         self._store.publish(entry, loaded.value, loaded.facts)
         return entry, loaded.value
 
     def _next_means(
         self, entry: Entry, means: Iterator[tuple[str, Decision]], error: Exception
-    ) -> Decision:
+    ) -> tuple[str, Decision]:
         step = next(means, None)
         if step is None:
             raise error
-        self._log.add(Event("oom_recovery", entry.key, f"{step[0]} after: {error}"))
+        self._log.add(Event("oom_retry", entry.key, f"{step[0]} after: {error}"))
         logger.warning("%s: out of memory; %s", entry.key, step[0])
-        return step[1]
+        return step
 
     def _elsewhere(self, identity: Identity, request: Request, error: Exception) -> Decision:
         """Plan again without the device that has just failed, unless the caller insists on it."""
         if request.preferences.force_device:
             raise error
         logger.warning("%s: %s: %s", identity.label, type(error).__name__, error)
-        return self.plan(identity, request)
+        decision = self.plan(identity, request)
+        if decision.evict:
+            self.evictor.evict(_among(decision.evict), f"room for {identity.label}")
+        return decision
 
     def _redirect(self, entry: Entry, identity: Identity, decision: Decision) -> Joined | None:
         """Let a load go on under another decision; join what is cached under its key already."""
@@ -295,9 +374,21 @@ class Loader:
             self._repoint(entry.key, key)
             return self._store.rekey(entry, key)
 
-    def _follow(self, entry: Entry, joined: Joined) -> tuple[Entry, Any]:
-        """Hand out the instance that is there already in place of the one of this load."""
-        value = self._wait(joined)
+    def _follow(
+        self, entry: Entry, joined: Joined, loaded: Loaded | None = None
+    ) -> tuple[Entry, Any]:
+        """Hand out the instance that is there already in place of the one of this load.
+
+        Where that one is still loading and fails, this load's own is as good.
+        """
+        try:
+            value = self._wait(joined)
+        except PoolError:
+            raise
+        except Exception:
+            if loaded is None:
+                raise
+            value = loaded.value
         self._store.publish(entry, value, {})
         return joined.entry, value
 
@@ -319,8 +410,9 @@ class Loader:
             device_failed = self.observer.has_failed(identity, _names(decision))
             if not device_failed and not self._devices.is_out_of_memory(error):
                 raise
-            logger.debug("%s is not loaded", entry.key, exc_info=True)
-            error.__context__ = error.__cause__ = None
+            told = "".join(traceback.format_exception(error))
+            error.__context__ = None
+            error.__cause__ = OriginalTracebackError(told)
             return error.with_traceback(None)
 
     # -- when memory is short ------------------------------------------------------------
@@ -349,7 +441,7 @@ class Loader:
     def _by_evicting(self, decision: Decision) -> Iterator[tuple[str, Decision]]:
         for name in _names(decision):
             with self._store.lock:
-                idle = [c for c in self.observer.candidates(name) if not c.held]
+                idle = [c for c in self.observer.candidates(name) if c.size and not c.held]
             enough = choose(idle, decision.needed or 1)
             for some, told in ((enough, "what frees enough"), (idle, "everything idle")):
                 keys = {candidate.key for candidate in some or ()}

@@ -55,19 +55,23 @@ class Maintenance:
             self.enable_low_memory()
         if memory["under_pressure"]:
             self._warn(memory)
-            self.drop_older_than(60.0 * self.max_age_minutes, "the machine is short of memory")
+            why = "the machine is short of memory"
+            if self.drop_older_than(60.0 * self.max_age_minutes, why, unless_held=True):
+                self._log.add(Event("cleanup", "", why))
 
     def enable_low_memory(self) -> None:
         """Turn low-memory mode on; nothing turns it off but a new pool."""
         self._mode.low_memory = True
         self._log.shrink()
 
-    def drop_older_than(self, seconds: float, why: str) -> list[Any]:
+    def drop_older_than(self, seconds: float, why: str, *, unless_held: bool = False) -> list[Any]:
         """Evict what nobody asked for in the last ``seconds``, nor in its own time to live."""
         now = self._store.clock()
 
         def doomed(entry: Entry) -> bool:
             idle = now - entry.last_used
+            if unless_held and entry.seems_held():
+                return False
             return idle >= seconds and (entry.keep_alive is None or idle >= entry.keep_alive)
 
         return self._evictor.evict(doomed, why)
@@ -97,8 +101,9 @@ class Monitor:
 
     def __init__(self, maintenance: Maintenance, interval: float) -> None:
         self._stopped = threading.Event()
-        # The thread must not keep the pool, and with it every model, alive.
+        # The thread must not keep the pool, and with it every model, alive; nor outlive it.
         self._maintenance = weakref.ref(maintenance)
+        weakref.finalize(maintenance, self._stopped.set).atexit = False
         self._thread = threading.Thread(
             target=self._run, args=(interval,), name="rp-pool-monitor", daemon=True
         )

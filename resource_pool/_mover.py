@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from resource_pool._entries import Entry
@@ -11,10 +12,10 @@ from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
 from resource_pool._loader import Loader
 from resource_pool._observer import LOW_MEMORY_GPU_SHARE
-from resource_pool._planner import Request
+from resource_pool._planner import Request, is_on
 from resource_pool._preferences import parse_preferences
 from resource_pool._store import Store
-from resource_pool.devices import Devices, memory_of
+from resource_pool.devices import Devices, memory_of, released
 from resource_pool.errors import DeviceBusyError, ResourceNotFoundError
 
 logger = logging.getLogger("resource_pool")
@@ -26,16 +27,18 @@ class Mover:
     def __init__(self, store: Store, devices: Devices, loader: Loader, log: EventLog) -> None:
         self._store, self._devices, self._loader, self._log = store, devices, loader, log
 
-    def move(self, family: str, name: str, device: str, from_device: str | None) -> Any:
+    def move(
+        self, meant: Callable[[Entry], bool], label: str, device: str, from_device: str | None
+    ) -> Any:
         """Move the one instance that is meant; see ``ResourcePool.move_model_to_device``."""
         preferences = parse_preferences({"device": device, "force_device": True})
-        entry = self._find(family, name, from_device)
+        entry = self._find(meant, label, from_device)
         identity: Identity = entry.facts["identity"]
         size = entry.facts.get("memory_usage", 0)
         request = Request(identity.label, preferences).needing(size)
         decision = self._loader.plan(identity, request)
         if decision.device == entry.facts["device"]:
-            return entry.value
+            return self._still_there(entry)
         if decision.evict:
             self._loader.evictor.evict(
                 lambda e: e.key in decision.evict and e is not entry, f"room to move {entry.key}"
@@ -44,33 +47,38 @@ class Mover:
 
     def demote_idle(self, identity: Identity) -> None:
         """Bring a model that nobody holds to RAM before it is handed out, if its GPU is full."""
-        for entry in self._instances(identity.family, identity.name):
-            memory = memory_of(self._devices, str(entry.facts.get("device")))
-            full = memory and memory.free < (1 - LOW_MEMORY_GPU_SHARE) * memory.total
-            if entry.facts.get("device") != CPU and full and not entry.seems_held():
+        for entry in self._instances(lambda e: e.facts.get("identity") == identity):
+            device = str(entry.facts.get("device"))
+            if device == CPU or entry.seems_held():
+                continue
+            memory = memory_of(self._devices, device)
+            if memory and memory.free < (1 - LOW_MEMORY_GPU_SHARE) * memory.total:
                 try:
                     self._move(entry, entry.facts["identity"], CPU, CPU, unless_held=True)
-                except DeviceBusyError as error:
-                    logger.debug("not demoted: %s", error)
+                except Exception as error:  # it stays where it is, and is handed out there
+                    logger.warning("%s is not brought to RAM: %s", entry.key, error)
 
-    def _instances(self, family: str, name: str) -> list[Entry]:
-        def meant(entry: Entry) -> bool:
-            identity = entry.facts.get("identity")
-            return bool(identity and (identity.family, identity.name) == (family, name))
+    def _still_there(self, entry: Entry) -> Any:
+        value = entry.value
+        if value is None:
+            raise ResourceNotFoundError(f"{entry.key} has just left the pool; load it again.")
+        return value
 
+    def _instances(self, meant: Callable[[Entry], bool]) -> list[Entry]:
         return [entry for entry in self._store.ready("model").values() if meant(entry)]
 
-    def _find(self, family: str, name: str, from_device: str | None) -> Entry:
-        found = self._instances(family, name)
+    def _find(self, meant: Callable[[Entry], bool], label: str, from_device: str | None) -> Entry:
+        found = self._instances(meant)
         if from_device is not None:
-            found = [entry for entry in found if entry.facts["device"] == from_device]
+            found = [entry for entry in found if is_on(entry.facts["device"], from_device)]
         if not found:
             where = f" on {from_device}" if from_device else ""
-            raise ResourceNotFoundError(f"{family}:{name} is not cached{where}; load it first.")
+            raise ResourceNotFoundError(f"{label} is not cached{where}; load it first.")
         if len(found) > 1:
             keys = ", ".join(sorted(entry.key for entry in found))
             raise DeviceBusyError(
-                f"Several instances are cached, say which by from_device: {keys}."
+                "Several instances are cached, say which by from_device, revision or variant: "
+                f"{keys}."
             )
         return found[0]
 
@@ -92,16 +100,32 @@ class Mover:
                     raise DeviceBusyError(f"{entry.key} is held by somebody by now.")
                 mine.append(entry)
                 value = self._store.reopen(entry, new)
-            self._devices.place(value, device, None)
+                size = entry.facts.get("memory_usage", 0)
+                room = self._store.ledger.charge(new, {device: size}, "reserved")
+            try:
+                self._devices.place(value, device, None)
+            except BaseException:
+                self._put_back(entry, value, old, came_from)
+                raise
+            finally:
+                with self._store.lock:
+                    self._store.ledger.settle(room)
             kept = ("identity", "key_dtype", "weights", "needed")
             facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
             facts["backend"] = backend
             self._store.publish(entry, value, facts)
-        self._devices.release([came_from])
+        released(self._devices, [came_from])
         self._loader.reroute(old, new)
         self._log.add(Event("move", new, f"from {came_from} to {device}"))
         logger.info("Moved %s from %s to %s.", identity.label, came_from, device)
         return value
+
+    def _put_back(self, entry: Entry, value: Any, key: str, device: str) -> None:
+        """After a failed move: a module is moved tensor by tensor, and half of it may be there."""
+        self._devices.place(value, device, None)
+        with self._store.lock:
+            self._store.rekey(entry, key)
+            self._store.publish(entry, value, {**entry.facts, **self._devices.describe(value)})
 
     def _refuse_unless_movable(self, entry: Entry, new: str) -> None:
         if not entry.movable:

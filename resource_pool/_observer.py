@@ -59,9 +59,8 @@ class Observer:
                 for (who, device), (until, reason) in self._failed.items()
                 if who == identity and until > now
             }
-        if self._mode.low_memory:
-            failed |= _kept_in_ram(memory)
-        return Snapshot(report, free, idle, held, failed, can_spread=_has_accelerate())
+        crowded = _kept_in_ram(memory) if self._mode.low_memory else {}
+        return Snapshot(report, free, idle, held, failed, _has_accelerate(), crowded)
 
     def _memory(
         self, known: Mapping[str, Memory | None]

@@ -66,6 +66,8 @@ class Snapshot:
         held: torch device -> what takes the rest, in words, for an error message.
         failed: torch device -> why it is passed over: it, or this model on it, failed.
         can_spread: whether accelerate is here, which spreads a model over several GPUs.
+        crowded: torch device -> why it takes no more models but those that are forced there.
+        cached: (torch device, dtype) of the instances of this model that are here already.
     """
 
     report: Mapping[str, Any]
@@ -74,6 +76,8 @@ class Snapshot:
     held: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     can_spread: bool = False
+    crowded: Mapping[str, str] = field(default_factory=dict)
+    cached: frozenset[tuple[str, str | None]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -170,15 +174,11 @@ def torch_devices(report: Mapping[str, Any]) -> dict[str, Memory | None]:
 
 
 def _candidates(request: Request) -> Iterator[DeviceName]:
-    preferences = request.preferences
-    if preferences.device:
-        yield preferences.device
-    if preferences.priority_list:
-        yield from preferences.priority_list
-    elif not preferences.device:
-        barred = request.barred or {}
-        yield from (DeviceName(name) for name in request.family_priority if name not in barred)
-    yield DeviceName(CPU)
+    preferences, barred = request.preferences, request.barred or {}
+    named = [preferences.device, *preferences.priority_list]
+    if not any(named):
+        named = [DeviceName(name) for name in request.family_priority if name not in barred]
+    yield from dict.fromkeys(device for device in (*named, DeviceName(CPU)) if device)
 
 
 def _is_explicit(wanted: DeviceName, preferences: Preferences) -> bool:
@@ -227,7 +227,7 @@ def _fit(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision |
     """Return the decision for this backend, or why the model has no room on it."""
     tried = [
         _fit_one(DeviceName(wanted.backend, index), request, snapshot)
-        for index in _indices(wanted, request.preferences, snapshot)
+        for index in _indices(wanted, request, snapshot)
     ]
     fits = [decision for decision in tried if isinstance(decision, Decision)]
     if not fits:
@@ -246,12 +246,16 @@ def _fit(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision |
 def _fit_one(device: DeviceName, request: Request, snapshot: Snapshot) -> Decision | str:
     """Return the decision for one device, or why the model has no room on it."""
     name = _torch_name(device)
-    if name in snapshot.failed:
-        return snapshot.failed[name]
     dtype, note = _dtype(device, request, snapshot.report)
     needed = _needed(device.backend, dtype, request)
     free = snapshot.free.get(name)
     decision = Decision(device.backend, name, dtype, (note,) if note else (), (), needed)
+    if (name, dtype) in snapshot.cached:
+        return decision
+    if name in snapshot.failed:
+        return snapshot.failed[name]
+    if name in snapshot.crowded and not request.preferences.force_device:
+        return snapshot.crowded[name]
     if needed is None or free is None or needed <= free:
         return decision
     leaving = choose(snapshot.idle.get(name, ()), needed - free)
@@ -295,19 +299,21 @@ def _asked_index(wanted: DeviceName, preferences: Preferences) -> int | None:
     return wanted.index if wanted.index is not None else preferences.preferred_index
 
 
-def _indices(wanted: DeviceName, preferences: Preferences, snapshot: Snapshot) -> list[int | None]:
+def _indices(wanted: DeviceName, request: Request, snapshot: Snapshot) -> list[int | None]:
     """Return the indices to try: the one asked for, then the others by free memory."""
+    preferences = request.preferences
     devices = _devices(wanted.backend, snapshot.report)
     if wanted.backend in (CPU, MPS) or not devices:
         return [None]
     asked = _asked_index(wanted, preferences)
 
-    def rank(device: Mapping[str, Any]) -> tuple[bool, float, int]:
+    def rank(device: Mapping[str, Any]) -> tuple[bool, bool, float, int]:
         index = device["index"]
         name = _torch_name(DeviceName(wanted.backend, index))
         free = snapshot.free.get(name, (device.get("memory_free_mb") or 0) * MIB)
         # On a tie the lowest number, as the vendors count.
-        return index != asked, -free, index
+        dtype, _ = _dtype(DeviceName(wanted.backend, index), request, snapshot.report)
+        return index != asked, (name, dtype) not in snapshot.cached, -free, index
 
     ranked = [device["index"] for device in sorted(devices, key=rank)]
     return ranked[:1] if preferences.force_device and wanted.index is not None else ranked

@@ -226,15 +226,31 @@ class ResourcePool:
 
         Who is cancelled leaves; the load ends all the same, for the next who asks.
         """
-        return await aside(self.get_resource, *args, **options)
+        return await _awaited(aside(self.get_resource, *args, **options))
 
     async def aget_tokenizer(self, *args: Any, **options: Any) -> Any:
         """Await :meth:`get_tokenizer` as :meth:`aget_resource` does."""
-        return await aside(self.get_tokenizer, *args, **options)
+        return await _awaited(aside(self.get_tokenizer, *args, **options))
 
-    async def aget_model(self, *args: Any, **options: Any) -> Any:
-        """Await :meth:`get_model` as :meth:`aget_resource` does; a lease has ``async with``."""
-        return await aside(self.get_model, *args, **options)
+    async def aget_model(
+        self,
+        model_type: str,
+        model_name: str,
+        constructor: Constructor | None = None,
+        hardware_preferences: Preferencelike = None,
+        **options: Any,
+    ) -> Any:
+        """Await :meth:`get_model` as :meth:`aget_resource` does; a lease has ``async with``.
+
+        A hit without preferences takes no thread.
+        """
+        if hardware_preferences is None and not options and not self._mode.low_memory:
+            key = self._known.get((model_type, model_name, None, None), "")
+            model = self._store.hit(key)
+            if model is not None:
+                return model
+        arguments = (model_type, model_name, constructor, hardware_preferences)
+        return await _awaited(aside(self.get_model, *arguments, **options))
 
     def pin(self, key: str) -> None:
         """Keep an entry until it is unpinned: no cleanup, no eviction, no clear() drops it.
@@ -242,11 +258,13 @@ class ResourcePool:
         Raises:
             KeyError: nothing is cached under the key.
         """
-        self._entry(key).pinned = True
+        with self._store.lock:
+            self._entry(key).pinned = True
 
     def unpin(self, key: str) -> None:
         """Undo :meth:`pin`; KeyError as there."""
-        self._entry(key).pinned = False
+        with self._store.lock:
+            self._entry(key).pinned = False
 
     # -- looking -------------------------------------------------------------------------
 
@@ -312,22 +330,33 @@ class ResourcePool:
         return self.explain(model_family or model_type, model_type).device
 
     def __repr__(self) -> str:
-        stats = self.get_stats()
+        with self._store.lock:
+            ready = [entry for entry in self._store.entries() if entry.ready]
+            hits, misses = self._store.hits, self._store.misses
+        models = sum(entry.kind == "model" for entry in ready)
+        used = sum(entry.facts.get("memory_usage", 0) for entry in ready) / 2**20
         return (
-            f"<ResourcePool {stats['cached_models']} models, {stats['cached_resources']} entries, "
-            f"{stats['memory_usage_mb']:.1f} MB, {stats['hits']} hits, {stats['misses']} misses>"
+            f"<ResourcePool {models} models, {len(ready)} entries, "
+            f"{used:.1f} MB, {hits} hits, {misses} misses>"
         )
 
     # -- moving and releasing ------------------------------------------------------------
 
     def move_model_to_device(
-        self, model_type: str, model_name: str, device: str, *, from_device: str | None = None
+        self,
+        model_type: str,
+        model_name: str,
+        device: str,
+        *,
+        from_device: str | None = None,
+        revision: str | None = None,
+        variant: str | None = None,
     ) -> Any:
         """Move a cached model and return it. Whoever holds it sees it move: that is your consent.
 
         Args:
             device: where to, e.g. "cpu" or "cuda:1".
-            from_device: which instance, where there are several of that name.
+            from_device, revision, variant: which instance, where there are several of that name.
 
         Raises:
             ResourceNotFoundError: no such model is cached.
@@ -335,8 +364,16 @@ class ResourcePool:
                 several instances and ``from_device`` does not tell which.
             PreferenceError, DeviceUnavailableError, InsufficientMemoryError: the device.
         """
+        model_name = os.fspath(model_name)
         family = family_facts(model_type, model_name).family
-        return self._mover.move(family, model_name, device, from_device)
+        wanted = {"family": family, "name": model_name, "revision": revision, "variant": variant}
+        told = {name: value for name, value in wanted.items() if value is not None}
+
+        def meant(entry: Entry) -> bool:
+            identity = entry.facts.get("identity")
+            return all(getattr(identity, name, None) == value for name, value in told.items())
+
+        return self._mover.move(meant, f"{family}:{model_name}", device, from_device)
 
     def cleanup_unused_resources(self, max_age_minutes: float | None = None) -> dict[str, Any]:
         """Drop what nobody asked for within ``max_age_minutes``.
@@ -439,6 +476,8 @@ class ResourcePool:
         facts = family_facts(preferences.model_family or model_type, model_name)
         identity = Identity(facts.family, model_name, revision or "", variant or "")
         request = Request(identity.label, preferences, facts.priority, facts.barred)
+        if needs is not None and needs < 0:
+            raise ValueError(f"needs must be 0 bytes or more, not {needs!r}.")
         return identity, request if needs is None else request.needing(needs)
 
     def _obtain(
@@ -476,6 +515,12 @@ class ResourcePool:
         self._loader.after_fork()
         self._log.after_fork()
         self._monitor = None  # its thread is in the parent
+
+
+def _awaited(future: Any) -> Any:
+    import asyncio
+
+    return asyncio.wrap_future(future)
 
 
 _pools: weakref.WeakSet[ResourcePool] = weakref.WeakSet()
@@ -529,4 +574,6 @@ def _why_kept(entry: Entry) -> str:
         return "it is being loaded"
     if entry.lessees:
         return "leased"
-    return "pinned" if entry.pinned else "used recently"
+    if entry.pinned:
+        return "pinned"
+    return "used recently" if entry.keep_alive is None else "its keep_alive is not over"

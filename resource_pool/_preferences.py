@@ -76,7 +76,7 @@ def parse_device(value: Any) -> DeviceName:
     if backend not in HARDWARE_NAMES:
         raise PreferenceError(
             f"Unknown device {str(value)[:40]!r}{_nearest(backend[:40], HARDWARE_NAMES)}; "
-            f"known: {', '.join(HARDWARE_NAMES)}, auto."
+            f"known: {', '.join(HARDWARE_NAMES)}; as the one device also auto."
         )
     if index and not (index.isascii() and index.isdigit() and len(index) <= _MAX_INDEX_DIGITS):
         raise PreferenceError(
@@ -146,6 +146,8 @@ def _device(key: str, value: Any) -> DeviceName | None:  # noqa: ARG001
 
 
 def _devices(key: str, value: Any) -> tuple[DeviceName, ...]:
+    if value is None:
+        return ()
     if isinstance(value, str) or not isinstance(value, (list, tuple)):
         raise PreferenceError(f"{key} must be a list of devices, not {value!r}.")
     return tuple(parse_device(item) for item in value)
@@ -186,7 +188,23 @@ def _compatibility(key: str, value: Any) -> dict[str, Compatibility]:
         return {}
     if not isinstance(value, Mapping):
         raise PreferenceError(f"{key} must be a dict by hardware name, not {value!r}.")
-    return {parse_device(name).backend: _cell(key, name, cell) for name, cell in value.items()}
+    return {_backend(key, name): _cell(key, name, cell) for name, cell in value.items()}
+
+
+def _backends(key: str, value: Any) -> tuple[DeviceName, ...] | None:
+    if value is None:
+        return None
+    return tuple(DeviceName(_backend(key, item)) for item in _devices(key, value))
+
+
+def _backend(key: str, value: Any) -> str:
+    device = parse_device(value)
+    if device.index is not None:
+        raise PreferenceError(
+            f"{key} is about all devices of a kind: write {device.backend!r}, not {str(device)!r}; "
+            "preferred_index picks one of several."
+        )
+    return device.backend
 
 
 def _cell(key: str, name: Any, cell: Any) -> Compatibility:
@@ -197,7 +215,8 @@ def _cell(key: str, name: Any, cell: Any) -> Compatibility:
             '{"compatible": True, "memory_usage": {"peak": 1200}} with the peak in MB.'
         )
     peak = usage.get("peak")
-    if peak is not None and (isinstance(peak, bool) or not isinstance(peak, (int, float))):
+    number = isinstance(peak, (int, float)) and not isinstance(peak, bool)
+    if peak is not None and not (number and 0 <= peak < float("inf")):
         raise PreferenceError(f"{key}[{name!r}]: memory_usage.peak must be a number of MB.")
     flag = _flag(f"{key}[{name!r}].compatible", cell.get("compatible", True))
     return Compatibility(flag, peak, str(cell.get("reason") or ""))
@@ -207,7 +226,7 @@ _PARSERS: dict[str, Any] = {
     "device": _device,
     "priority_list": _devices,
     "preferred_index": _index,
-    "compatible_devices": _devices,
+    "compatible_devices": _backends,
     "hw_compatibility": _compatibility,
     "force_device": _flag,
     "force_low_memory": _flag,

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NamedTuple
 
-from resource_pool._entries import Entry, Removed, State
+from resource_pool._entries import Entry, Removed, State, count_own_references
 from resource_pool._ledger import Ledger
 from resource_pool.errors import (
     LoadInterruptedError,
@@ -48,7 +48,7 @@ class Joined(NamedTuple):
             return self.future.result(timeout)
         except FutureTimeoutError:
             if self.future.done():
-                raise  # the constructor's own
+                return self.future.result()  # just in time, or a TimeoutError of the constructor
             raise LoadTimeoutError(
                 f"The load of {self.entry.key} did not end within {timeout:g} s; it is given up, "
                 "and the next request starts another."
@@ -242,26 +242,35 @@ class Store:
                 return None
             other.lessees += entry.lessees
             entry.lessees, entry.forward = [], other
-            self._count_hit(other)
+            # No hit: this request is counted as the miss that it was.
+            other.last_used, other.floor = self.clock(), self.inflation
             return Joined(other, other.value, other.future)
 
     def publish(self, entry: Entry, value: Any, facts: dict[str, Any]) -> None:
         """Make a loaded object available: to those who wait, and to those who come."""
+        own = count_own_references(value) if facts else 0
         with self.lock:
             now = self.clock()
             if not entry.facts:  # a model that has facts already was moved, and not loaded
                 entry.load_seconds = now - entry.created_at
             entry.last_used = now
             entry.value, entry.facts, entry.fingerprint = value, facts, None
+            entry.own_references = own
             self.ledger.settle(entry.charges)
             entry.charges = ()
             if self._entries.get(entry.key) is entry:
                 sizes = facts.get("sizes", {})
                 entry.charges = self.ledger.charge(entry.key, sizes, "used")
             entry.state = State.READY
-        # In this order: whatever interrupts it, the entry still has the future to resolve.
-        if entry.future is not None:
-            entry.future.set_result(value)
+            self._answer(entry)
+
+    def _answer(self, entry: Entry) -> None:
+        """Resolve the future of a ready entry, under the lock: a move puts another in its place.
+
+        In this order: whatever interrupts it, the entry still has the future to resolve.
+        """
+        if entry.future is not None and not entry.future.done():
+            entry.future.set_result(entry.value)
         entry.future = None
 
     def fail(self, entry: Entry, error: BaseException) -> None:
@@ -273,8 +282,7 @@ class Store:
             if not entry.future or entry.future.done():
                 return
             if entry.ready:  # interrupted after the load, before the others were told
-                entry.future.set_result(entry.value)
-                entry.future = None
+                self._answer(entry)
                 return
             if self._entries.get(entry.key) is entry:
                 del self._entries[entry.key]
@@ -299,6 +307,7 @@ class Store:
         For a move: whoever asks meanwhile waits.
         """
         with self.lock:
+            self._answer(entry)
             value, entry.value = entry.value, None
             entry.state, entry.future = State.LOADING, Future()
             entry.loading_thread = threading.get_ident()
@@ -325,9 +334,9 @@ class Store:
             return entry
 
     def remember(self, entry: Entry, fingerprint: Any) -> None:
-        """Keep what a model was like when it was leased for the first time."""
+        """Keep what a model was like when somebody began to lease it while nobody else did."""
         with self.lock:
-            if entry.fingerprint is None:
+            if entry.fingerprint is None or len(entry.lessees) == 1:
                 entry.fingerprint = fingerprint
 
     def discard(self, entry: Entry) -> None:
@@ -407,6 +416,8 @@ class Store:
             if entry.state is State.LOADING:
                 del self._entries[entry.key]
                 self.ledger.settle(entry.charges)
+            else:
+                entry.future = None  # it is ready; the thread that would have told so is not here
             # The thread that forked goes on here, and with it its leases.
             me = threading.get_ident()
             entry.lessees = [lessee for lessee in entry.lessees if lessee == me]

@@ -51,5 +51,12 @@ class WeightsUnavailableError(PoolError, RuntimeError):
     """The weights that were asked for are not on this machine and cannot be fetched."""
 
 
+class OriginalTracebackError(PoolError):
+    """The text of a traceback, as the cause of an error whose frames would pin its tensors."""
+
+    def __str__(self) -> str:
+        return f"\n\n{self.args[0]}"
+
+
 class PredictionError(PoolError, ValueError):
     """Memory cannot be predicted: an unknown architecture, an impossible config or shape."""

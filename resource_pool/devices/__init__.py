@@ -68,6 +68,14 @@ class Devices(Protocol):
         """Return what must not change while a model is shared: name -> value."""
 
 
+def released(devices: Devices, names: Sequence[str]) -> None:
+    """Empty the caches of devices; one that has failed for good keeps what it has."""
+    try:
+        devices.release([*names])
+    except RuntimeError as error:
+        logger.warning("The caches of %s cannot be emptied: %s", ", ".join(names), error)
+
+
 def memory_of(devices: Devices, device: str) -> Memory | None:
     """Return a device's memory, or None where asking fails: the device may have gone."""
     try:

@@ -122,7 +122,8 @@ def test_the_ladder_goes_from_the_least_harm_to_the_most_and_each_step_is_told(c
     pool = machine.pool()
     pool.get_model("vision", "idle", machine.loader(20), GPU)
     assert pool.get_model("vision", "large", machine.loader(300), GPU).device == "cpu"
-    steps = [event.reason for event in pool.events() if event.what == "oom_recovery"]
+    steps = [event.reason for event in pool.events() if event.what == "oom_retry"]
+    assert [e.reason for e in pool.events() if e.what == "oom_recovery"] == ["trying the CPU"]
     told = ["evicted", "float16", "trying cuda:1", "trying the CPU"]
     assert len(steps) == len(told)
     assert all(word in step for word, step in zip(told, steps, strict=True))
@@ -187,6 +188,8 @@ def test_a_gpu_that_disappears_while_a_model_moves_to_it_is_an_error_and_books_n
     machine.devices.broken["cuda:0"] = RuntimeError("CUDA error: device lost")
     with pytest.raises(RuntimeError, match="device lost"):
         pool.move_model_to_device("vision", "m", "cuda:0")
+    assert [*pool.models] == ["vision:m:cpu:float32"]  # where it was
+    machine.devices.broken.clear()  # and with the error the frames that hold the model
     pool.clear()
     gc.collect()
     assert pool.get_stats()["devices"] == {}
