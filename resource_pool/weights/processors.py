@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from resource_pool.weights.shrink import IMAGE_SIDE, nested_configs
+from resource_pool.weights.cases import twin_case
+from resource_pool.weights.configs import nested_configs, text_config, value_of
+from resource_pool.weights.shrink import IMAGE_SIDE
 from resource_pool.weights.tokens import TokenLayout, build_tokenizer, lay_out_tokens, text_kind
 
-# What a processor must be told beyond what its config says.
-_PROCESSOR_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
-    "llava": {"num_additional_image_tokens": 1},  # CLIP's class token
-}
 _PLACEHOLDERS = ("image", "video", "audio")
+# How processors ask their tokenizer for a special token.
+_TOKEN_READ = re.compile(r"tokenizer\.(\w+?)_token(?:_id)?\b")
+_ORDINARY_ROLES = {"bos", "cls", "eos", "mask", "pad", "sep", "unk"}
+_NO_ROLES = {"add_bos", "add_eos", "convert"}
 
 
 def prepare_tokens(config: Any) -> TokenLayout | None:
@@ -22,35 +25,53 @@ def prepare_tokens(config: Any) -> TokenLayout | None:
 
     Completes the config, so this comes before the model is built.
     """
-    vocabulary = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    vocabulary = getattr(text_config(config), "vocab_size", None)
     if not isinstance(vocabulary, int) or not _reads_text(config):
         return None
     return lay_out_tokens(config, _placeholders(config))
 
 
-def save_processors(config: Any, layout: TokenLayout | None, folder: Path) -> None:
-    """Write what turns texts, images and sounds into the model's inputs into ``folder``."""
-    tokenizer = build_tokenizer(config, layout, folder) if layout else None
-    image_processor = _image_processor(config)
-    feature_extractor = _feature_extractor(config)
+def save_processors(config: Any, layout: TokenLayout | None, folder: Path) -> dict[str, str]:
+    """Write what turns texts, images and sounds into the model's inputs into ``folder``.
+
+    Returns:
+        What could not be made, and why (a package is not installed, say): the model itself runs
+        without it.
+    """
+    missing: dict[str, str] = {}
+
+    def attempt(name: str, make: Callable[[], Any | None]) -> Any | None:
+        try:
+            part = make()
+            if part is not None:
+                # Each part is saved by itself too: the Auto class of a part then finds it.
+                part.save_pretrained(folder)
+        except OSError:
+            raise
+        except Exception as error:
+            # Third-party constructors raise whatever they like.
+            missing[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            return None
+        return part
+
     parts = {
-        "tokenizer": tokenizer,
-        "image_processor": image_processor,
-        "feature_extractor": feature_extractor,
+        "tokenizer": attempt(
+            "tokenizer", lambda: build_tokenizer(config, layout, folder) if layout else None
+        ),
+        "image_processor": attempt("image_processor", lambda: _image_processor(config)),
+        "feature_extractor": attempt("feature_extractor", lambda: _feature_extractor(config)),
+        "video_processor": attempt("video_processor", lambda: _video_processor(config)),
     }
-    # Each part is saved by itself too: the Auto class of a part then finds it in any version.
-    for part in parts.values():
-        if part is not None:
-            part.save_pretrained(folder)
-    processor = _processor(config, parts)
-    if processor is not None:
-        processor.save_pretrained(folder)
+    attempt("processor", lambda: _processor(config, parts))
+    return missing
 
 
 def _reads_text(config: Any) -> bool:
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
     if any(part.model_type in TOKENIZER_MAPPING_NAMES for part in nested_configs(config)):
+        return True
+    if "tokenizer" in _parameters(_processor_class(config)):
         return True
     kind = text_kind(config)
     return kind.encoder or kind.decoder_only or kind.encoder_decoder
@@ -92,7 +113,7 @@ def _constructed(class_name: str) -> Any | None:
 
 
 def _image_side(config: Any) -> int:
-    sizes = (getattr(part, "image_size", None) for part in nested_configs(config))
+    sizes = (value_of(part, "image_size") for part in nested_configs(config))
     return next((size for size in sizes if isinstance(size, int)), IMAGE_SIDE)
 
 
@@ -100,6 +121,14 @@ def _small_size(size: dict[str, int], side: int) -> dict[str, int]:
     """Scale a processor's size so that its smallest number is ``side``; the shape stays."""
     smallest = min(value for value in size.values() if value)
     return {name: value and max(side, value * side // smallest) for name, value in size.items()}
+
+
+def _video_processor(config: Any) -> Any | None:
+    import transformers
+    from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
+
+    names = _names(VIDEO_PROCESSOR_MAPPING_NAMES.get(config.model_type))
+    return getattr(transformers, names[0])() if names else None
 
 
 # Sounds ------------------------------------------------------------------------------------------
@@ -135,14 +164,34 @@ def _processor_class(config: Any) -> Any | None:
     return getattr(transformers, name, None) if name else None
 
 
-def _placeholders(config: Any) -> dict[str, str]:
-    """Return the texts of the modality tokens, by the defaults of the model's processor."""
-    cls = _processor_class(config)
-    if cls is None:
+def _parameters(cls: Any | None) -> dict[str, Any]:
+    """Return what a processor's class takes, and its defaults.
+
+    One that needs a package that is not installed takes nothing: it stands for itself until then.
+    """
+    try:
+        parameters = inspect.signature(cls).parameters if cls else {}
+    except (ImportError, AttributeError, TypeError):
         return {}
-    defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values()}
-    found = {role: defaults.get(f"{role}_token") for role in _PLACEHOLDERS}
-    return {role: text for role, text in found.items() if isinstance(text, str)}
+    return {parameter.name: parameter.default for parameter in parameters.values()}
+
+
+def _source(cls: Any | None) -> str:
+    """Return a class's source; nothing of one that stands for itself, or is not there."""
+    try:
+        return inspect.getsource(cls) if cls else ""
+    except (OSError, TypeError):
+        return ""
+
+
+def _placeholders(config: Any) -> dict[str, str]:
+    """Return role -> text of the modality tokens that the model's processor knows or asks for."""
+    cls = _processor_class(config)
+    defaults = _parameters(cls)
+    asked = _TOKEN_READ.findall(_source(cls))
+    known = {role: defaults.get(f"{role}_token") for role in _PLACEHOLDERS}
+    texts = {role: f"<{role}>" for role in asked if role not in _ORDINARY_ROLES | _NO_ROLES}
+    return texts | {role: text for role, text in known.items() if isinstance(text, str)}
 
 
 def _processor(config: Any, parts: Mapping[str, Any]) -> Any | None:
@@ -150,7 +199,10 @@ def _processor(config: Any, parts: Mapping[str, Any]) -> Any | None:
     if cls is None:
         return None
     arguments = dict(_processor_arguments(config, cls, parts))
-    arguments.update(_PROCESSOR_ARGUMENTS.get(config.model_type, {}))
+    arguments.update(twin_case(config.model_type).processor)
+    lacking = [name for name in parts if name in arguments and arguments[name] is None]
+    if lacking:
+        raise ValueError(f"it needs a {' and a '.join(lacking)}, which cannot be made here")
     return cls(**arguments)
 
 
@@ -158,11 +210,11 @@ def _processor_arguments(
     config: Any, cls: Any, parts: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
     """Yield a processor's arguments: its parts, and what the config says under the same name."""
-    for name in inspect.signature(cls).parameters:
-        if name in parts:
-            yield name, parts[name]
+    for name in _parameters(cls):
+        if name in parts or name == "qformer_tokenizer":
+            yield name, parts.get(name, parts["tokenizer"])
             continue
         for part in nested_configs(config):
-            if name != "kwargs" and hasattr(part, name):
-                yield name, getattr(part, name)
+            if name != "kwargs" and (value := value_of(part, name)) is not None:
+                yield name, value
                 break

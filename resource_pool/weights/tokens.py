@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resource_pool.weights.shrink import nested_configs
+from resource_pool.weights.configs import nested_configs, text_config
 
 # Models that number positions from the padding id on, as RoBERTa does: so many positions fewer.
 _POSITIONS_AFTER_PADDING = {
@@ -30,6 +30,7 @@ _POSITIONS_AFTER_PADDING = {
     "xmod",
 }
 _CHARACTERS = "|ETAONIHSRDLUMWCFGYPBVK'XJQZ0123456789.,-"
+_MODALITIES = ("image", "video", "audio")
 _CTC_TOKENIZER = "Wav2Vec2CTCTokenizer"
 
 
@@ -78,7 +79,7 @@ def text_kind(config: Any) -> TextKind:
     """Tell encoders (masked language models), decoders and encoder-decoders apart."""
     from transformers.models.auto import modeling_auto as tables
 
-    text = config.get_text_config(decoder=True)
+    text = text_config(config)
     both = bool(config.is_encoder_decoder)
     masked = text.model_type in tables.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     causal = text.model_type in tables.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -95,7 +96,7 @@ def lay_out_tokens(config: Any, placeholders: Mapping[str, str]) -> TokenLayout:
         config: the tiny config.
         placeholders: role -> text of the tokens that stand for an image, a video or a sound.
     """
-    text = config.get_text_config(decoder=True)
+    text = text_config(config)
     layout = TokenLayout(text.vocab_size)
     kind = text_kind(config)
     named = {r: _first(getattr(text, f"{r}_token_id", None)) for r in _special_tokens(kind)}
@@ -115,7 +116,7 @@ def lay_out_tokens(config: Any, placeholders: Mapping[str, str]) -> TokenLayout:
 
 def _reserve_other_ids(config: Any, layout: TokenLayout) -> None:
     """Keep the ids that the config gives to other roles (decoder_start, a second eos) theirs."""
-    for part in (config, config.get_text_config(decoder=True)):
+    for part in (config, text_config(config)):
         for name, value in vars(part).items():
             if not name.endswith("_token_id"):
                 continue
@@ -147,7 +148,12 @@ def _placeholder_id(config: Any, role: str) -> int | None:
 
 
 def _complete(config: Any, layout: TokenLayout) -> None:
-    text = config.get_text_config(decoder=True)
+    for name, value in list(vars(config).items()):
+        role = name.removesuffix("_token_id").removesuffix("_token_index")
+        if value is None and role != name and role in _MODALITIES and layout.free():
+            index = layout.id_of(role)
+            setattr(config, name, layout.place(role, f"<{role}>", None) if index is None else index)
+    text = text_config(config)
     for part in {id(part): part for part in (config, text)}.values():
         if getattr(part, "pad_token_id", None) is None:
             part.pad_token_id = layout.id_of("pad")
@@ -252,7 +258,7 @@ def _framing_roles(config: Any, layout: TokenLayout) -> tuple[list[str], list[st
 
 def _max_length(config: Any) -> int:
     names = ("max_position_embeddings", "n_positions", "max_target_positions")
-    text = config.get_text_config(decoder=True)
+    text = text_config(config)
     positions = next((n for name in names if (n := getattr(text, name, None))), 512)
     if text.model_type in _POSITIONS_AFTER_PADDING:
         return int(positions - text.pad_token_id - 1)

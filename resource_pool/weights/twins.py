@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import secrets
 import shutil
@@ -22,17 +23,19 @@ from typing import Any
 from hardware_detection.files import rp_home, write_atomically
 from resource_pool.errors import WeightsUnavailableError
 from resource_pool.weights import folders
+from resource_pool.weights.cases import twin_case
 from resource_pool.weights.evidence import TWIN_FIELD
 
 SEED = 0
 MARKER = "rp_twin.json"
 # To be raised with every change in what a twin holds: twins of older versions are not used.
-TWIN_VERSION = 1
+TWIN_VERSION = 2
 # What a constructor sets to zero, one or next to nothing (biases, scales, gates) is moved by this
 # much: a trained model has no such values, and they would hide faults and inputs alike.
 _JITTER = 0.02
 _LOCK_SECONDS = 600.0
 
+_log = logging.getLogger(__name__)
 # The seeded draws go through torch's global generator, which the threads share.
 _drawing = threading.Lock()
 
@@ -133,7 +136,7 @@ def _build(folder: Path, recipe: TwinRecipe) -> None:
         model = _random_model(config, recipe.auto_class)
         with _quiet():
             model.save_pretrained(folder)
-        save_processors(config, layout, folder)
+        missing = save_processors(config, layout, folder)
     except (OSError, MemoryError):
         raise
     except Exception as error:
@@ -147,7 +150,7 @@ def _build(folder: Path, recipe: TwinRecipe) -> None:
         "parameters": model.num_parameters(),
         "original_parameters": _parameters_of(original, recipe.auto_class),
     }
-    _write_marker(folder, recipe, counts)
+    _write_marker(folder, recipe, {**counts, "missing": missing})
 
 
 @contextmanager
@@ -175,7 +178,9 @@ def _original_config(recipe: TwinRecipe) -> Any:
 
 
 def _explicit(recipe: TwinRecipe) -> dict[str, Any]:
-    return {k: v for k, v in (recipe.config or {}).items() if k not in ("model_type", TWIN_FIELD)}
+    """Return what the real config.json says, or what a default config lacks."""
+    given = recipe.config or twin_case(recipe.model_type).original
+    return {k: v for k, v in given.items() if k not in ("model_type", TWIN_FIELD)}
 
 
 def _tiny_config(original: Any, recipe: TwinRecipe) -> Any:
@@ -191,16 +196,63 @@ def _random_model(config: Any, auto_class: str) -> Any:
     import torch
     import transformers
 
-    if not auto_class.startswith("AutoModel"):
+    if not auto_class.startswith("Auto"):
         raise ValueError(f"{auto_class} is no Auto class of transformers")
     cls = getattr(transformers, auto_class)
+    # The Auto classes iterate over it where one config stands for several classes.
+    config.architectures = []
     with _drawing, torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(SEED)
         model = cls.from_config(config, dtype=torch.float32)
-        for parameter in model.parameters():
-            if parameter.requires_grad and parameter.is_floating_point():
-                parameter.add_(torch.randn_like(parameter), alpha=_JITTER)
-    return model.eval()
+        for tensor in _weights_of(model):
+            tensor.add_(torch.randn_like(tensor), alpha=_JITTER)
+        _measure_statistics(model.eval())
+    return model
+
+
+def _weights_of(model: Any) -> Iterator[Any]:
+    """Yield what training would have changed: parameters, statistics, and codebooks in buffers.
+
+    A codebook of zeros, as it is constructed, gives one code to every input.
+    """
+    yield from (p for p in model.parameters() if p.requires_grad and p.is_floating_point())
+    saved = model.state_dict().keys()
+    for name, buffer in model.named_buffers():
+        if name in saved and buffer.is_floating_point() and _is_constant(buffer):
+            yield buffer
+
+
+def _measure_statistics(model: Any) -> None:
+    """Give batch normalisation the statistics of the model's example inputs.
+
+    With the ones that it is constructed with, the signal of a deep network fades away below the
+    last bit of the biases, and every image gives the same output.
+    """
+    import torch
+
+    from resource_pool.weights.inputs import example_inputs
+
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the average over what it sees
+        norm.train()
+    try:
+        model(**example_inputs(model, batch=4))
+    except Exception:
+        # Whether the model runs is for others to find out.
+        _log.debug("no statistics for %s", type(model).__name__, exc_info=True)
+    for norm in norms:
+        # A channel that hardly varies in a few images would blow up with the next one.
+        norm.running_var.clamp_(min=float(norm.running_var.mean()) / 4)
+    model.eval()
+
+
+def _is_constant(buffer: Any) -> bool:
+    first = buffer.flatten()[:1]
+    return bool(first.isfinite().all()) and buffer.numel() > 1 and bool((buffer == first).all())
 
 
 def _parameters_of(original: Any, auto_class: str) -> int | None:
@@ -217,7 +269,7 @@ def _parameters_of(original: Any, auto_class: str) -> int | None:
         return None
 
 
-def _write_marker(folder: Path, recipe: TwinRecipe, counts: Mapping[str, int | None]) -> None:
+def _write_marker(folder: Path, recipe: TwinRecipe, facts: Mapping[str, Any]) -> None:
     """Write the marker: it comes last, and lists every other file with its size."""
     marker = {
         "schema_version": 1,
@@ -226,7 +278,7 @@ def _write_marker(folder: Path, recipe: TwinRecipe, counts: Mapping[str, int | N
         "auto_class": recipe.auto_class,
         "from": "config.json" if recipe.config else "the type's default config",
         "seed": SEED,
-        **counts,
+        **facts,
         "versions": _versions(),
         "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
     }

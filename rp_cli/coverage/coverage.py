@@ -1,0 +1,126 @@
+"""Checks model types, and prints what came of them as a table or as JSON."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rp_cli.errors import BadInputError, ExitCode
+from rp_cli.output import console, print_json, say
+
+_STYLES = {"passed": "green", "declared": "yellow", "failed": "red"}
+
+
+def coverage(
+    types: Sequence[str] = (),
+    *,
+    as_json: bool = False,
+    results: Path | None = None,
+) -> ExitCode:
+    """Build the twin of each model type, run a forward with it, and print what came of it.
+
+    Args:
+        types: model types as transformers names them; none: all that have an Auto class.
+        as_json: print JSON instead of a table.
+        results: a file of JSON lines: types that passed in it are not checked again, and what is
+            checked is added.
+
+    Returns:
+        OK where every type passed or is declared with its cause, else FAILED.
+
+    Raises:
+        BadInputError: no such model type, or ``results`` holds something else.
+    """
+    from rp_cli.coverage.sweep import known_types
+
+    known = known_types()
+    wanted = {name: known[name] for name in _checked_names(types, known)}
+    rows = list(_rows(wanted, results))
+    if as_json:
+        print_json({"schema_version": 1, "versions": _versions(), "types": rows})
+    else:
+        _print(rows)
+    return ExitCode.FAILED if any(row["status"] == "failed" for row in rows) else ExitCode.OK
+
+
+def _checked_names(types: Sequence[str], known: Mapping[str, str]) -> Sequence[str]:
+    for name in types:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise BadInputError(f"{name!r} is no model type with an Auto class{hint}")
+    return types or list(known)
+
+
+def _rows(wanted: Mapping[str, str], results: Path | None) -> Iterator[dict[str, Any]]:
+    """Yield one row per type, in their order; what passed before is taken from ``results``."""
+    from rp_cli.coverage.results import append_result, read_results
+    from rp_cli.coverage.sweep import sweep
+
+    before = read_results(results) if results else {}
+    known = {name: row for name, row in before.items() if row["status"] == "passed"}
+    missing = [(name, auto) for name, auto in wanted.items() if name not in known]
+    checked = sweep(missing)
+    for number, name in enumerate(wanted, start=1):
+        if name in known:
+            yield known[name]
+            continue
+        row = _with_declaration(next(checked))
+        if results:
+            append_result(results, row)
+        say(f"{number}/{len(wanted)} {name}: {row['status']}")
+        yield row
+
+
+def _with_declaration(row: dict[str, Any]) -> dict[str, Any]:
+    """Say of a failure that it is known, where the table of exceptions declares it.
+
+    A declared type is checked all the same: once its package is installed, it passes.
+    """
+    from resource_pool.weights.cases import twin_case
+
+    declared = twin_case(row["model_type"]).declared
+    if declared is None or row["status"] == "passed":
+        return row
+    cause = f"{declared.cause}: {declared.detail}; {declared.remedy}"
+    return {**row, "status": "declared", "cause": cause}
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    return {name: metadata.version(name) for name in ("transformers", "torch")}
+
+
+def _print(rows: Sequence[Mapping[str, Any]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("Type", "Auto class", "Modality", "Status", "Seconds", "MB", "Cause")
+    for row in rows:
+        status = row["status"]
+        table.add_row(
+            row["model_type"],
+            row["auto_class"],
+            row.get("modality", ""),
+            f"[{_STYLES[status]}]{status}[/]",
+            f"{row['seconds']:.1f}",
+            f"{row['megabytes']:.1f}" if "megabytes" in row else "",
+            escape(row.get("cause", "")),
+        )
+    out = console()
+    out.print(table)
+    out.print(summary(rows))
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the counts in a sentence: "632 of 649 passed (97.4 %), 17 declared, 0 failed"."""
+    counts = Counter(row["status"] for row in rows)
+    share = 100 * counts["passed"] / len(rows) if rows else 0
+    return (
+        f"{counts['passed']} of {len(rows)} passed ({share:.1f} %), "
+        f"{counts['declared']} declared, {counts['failed']} failed"
+    )

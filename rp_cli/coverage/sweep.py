@@ -1,0 +1,81 @@
+"""Checks many model types, each in a child process with a deadline and a bound on memory."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+DEADLINE_SECONDS = 30.0
+MEMORY_BYTES = 16 * 2**30
+
+
+def sweep(
+    types: Iterable[tuple[str, str]], deadline: float = DEADLINE_SECONDS
+) -> Iterator[dict[str, Any]]:
+    """Yield the result of `check_type` for each (model type, Auto class), in their order."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rp_cli.coverage.preload"])
+    with tempfile.TemporaryDirectory(prefix="rp-coverage-") as home:
+        for model_type, auto_class in types:
+            yield _checked(context, model_type, auto_class, home, deadline)
+
+
+def _checked(
+    context: Any, model_type: str, auto_class: str, home: str, deadline: float
+) -> dict[str, Any]:
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_check, args=(sender, model_type, auto_class, home), daemon=True)
+    started = time.perf_counter()
+    child.start()
+    sender.close()
+    answer = None
+    try:
+        if receiver.poll(deadline):
+            answer = receiver.recv_bytes()
+    except EOFError:
+        pass
+    if answer is None and child.is_alive():
+        child.kill()
+    child.join()
+    if answer is not None:
+        return dict(json.loads(answer))
+    took = time.perf_counter() - started
+    cause = (
+        f"no answer within {deadline:.0f} s"
+        if took >= deadline
+        else f"the process died (exit code {child.exitcode})"
+    )
+    return {
+        "model_type": model_type,
+        "auto_class": auto_class,
+        "status": "failed",
+        "cause": cause,
+        "seconds": round(took, 2),
+    }
+
+
+def _check(sender: Any, model_type: str, auto_class: str, home: str) -> None:
+    import resource
+
+    import torch
+
+    from rp_cli.coverage.check import check_type
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    os.environ["RP_HOME"] = home
+    torch.set_num_threads(1)
+    sender.send_bytes(json.dumps(check_type(model_type, auto_class), default=str).encode())
+
+
+def known_types() -> dict[str, str]:
+    """Return model type -> Auto class, for all types with an Auto class."""
+    from model_family_classifier.data import data_dir
+
+    index = json.loads((data_dir("model_db") / "architectures.json").read_bytes())
+    types = index["model_types"]
+    return {name: entry["auto_class"] for name, entry in types.items() if entry["architectures"]}

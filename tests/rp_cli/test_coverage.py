@@ -1,0 +1,153 @@
+"""Coverage: a sample of model types; ``rp models coverage`` checks all of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rp_cli.coverage import coverage
+from rp_cli.coverage.coverage import summary
+from rp_cli.coverage.results import append_result, read_results
+from rp_cli.coverage.sweep import known_types, sweep
+from rp_cli.errors import BadInputError, ExitCode, OutputError
+
+# Each stands for a way in which models are built or take their inputs.
+SAMPLE = {
+    "albert": "text",
+    "blip-2": "image+text",
+    "chinese_clip": "image+text",
+    "clvp": "audio+text",
+    "convnext": "image",
+    "decision_transformer": None,
+    "deepseek_v3": "text",
+    "encodec": "audio",
+    "gemma4": "image+audio+text",
+    "granitemoehybrid": "text",
+    "jamba": "text",
+    "llava_next": "image+text",
+    "mamba2": "text",
+    "mask2former": "image",
+    "musicgen": "text",
+    "patchtst": "time series",
+    "qwen2_5_vl": "image+text",
+    "sam2": "image",
+    "segformer": "image",
+    "siglip2": "image+text",
+    "speecht5": None,
+    "timesformer": "image",
+    "udop": "image+text",
+    "vjepa2": "video",
+    "wav2vec2-bert": "audio",
+}
+
+
+def test_a_sample_of_types_builds_and_runs_at_its_modality(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = coverage(list(SAMPLE), as_json=True)
+    rows = json.loads(capsys.readouterr().out)["types"]
+
+    failures = {row["model_type"]: row["cause"] for row in rows if row["status"] != "passed"}
+    assert failures == {}
+    assert status is ExitCode.OK
+    for row in rows:
+        expected = SAMPLE[row["model_type"]]
+        assert expected in {None, row["modality"]}, row["model_type"]
+        assert row["megabytes"] < 60
+
+
+def row(model_type: str, status: str, **facts: Any) -> dict[str, Any]:
+    return {
+        "model_type": model_type,
+        "auto_class": "AutoModel",
+        "status": status,
+        "seconds": 1.0,
+        **facts,
+    }
+
+
+def test_an_unknown_type_is_refused_with_the_nearest() -> None:
+    with pytest.raises(BadInputError, match="did you mean bert"):
+        coverage(["brt"])
+
+
+def test_what_passed_before_is_not_checked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "results.jsonl"
+    append_result(file, row("bert", "passed", modality="text"))
+    append_result(file, row("gpt2", "failed", cause="it rained"))
+    checked: list[str] = []
+
+    def fake(types: list[tuple[str, str]]) -> Any:
+        for model_type, _ in types:
+            checked.append(model_type)
+            yield row(model_type, "passed")
+
+    monkeypatch.setattr("rp_cli.coverage.sweep.sweep", fake)
+    coverage(["bert", "gpt2"], results=file)
+
+    assert checked == ["gpt2"]
+    assert {name: one["status"] for name, one in read_results(file).items()} == {
+        "bert": "passed",
+        "gpt2": "passed",
+    }
+    assert "2 of 2 passed (100.0 %)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model_type", "status", "code"),
+    [("bark", "declared", ExitCode.OK), ("bert", "failed", ExitCode.FAILED)],
+)
+def test_only_a_declared_failure_is_no_failure(
+    model_type: str,
+    status: str,
+    code: ExitCode,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed = row(model_type, "failed", cause="no [forward]")
+    monkeypatch.setattr("rp_cli.coverage.sweep.sweep", lambda types: iter([failed]))
+
+    assert coverage([model_type]) is code
+    assert status in capsys.readouterr().out
+
+
+def test_a_type_that_takes_too_long_is_a_failure_and_not_the_end() -> None:
+    (result,) = sweep([("bert", "AutoModel")], deadline=0.01)
+    assert result["status"] == "failed"
+    assert "no answer within" in result["cause"]
+
+
+def test_a_type_that_cannot_be_built_says_the_cause() -> None:
+    (result,) = sweep([("layoutlmv2", "AutoModel")])
+    assert (result["status"], result["stage"]) == ("failed", "build")
+    assert "detectron2" in result["cause"]
+
+
+@pytest.mark.parametrize("content", ["no json\n", "[1]\n", '{"model_type": "bert"}\n'])
+def test_a_file_that_holds_something_else_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text(content)
+    with pytest.raises(BadInputError, match="holds no results"):
+        coverage(["bert"], results=tmp_path / "other")
+
+
+def test_results_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        append_result(tmp_path / "no folder" / "file", row("bert", "passed"))
+
+
+def test_all_types_with_an_auto_class_are_known() -> None:
+    types = known_types()
+    assert len(types) > 600
+    assert types["bert"] == "AutoModel"
+    assert max(Counter(types.values()).values()) < len(types)
+
+
+def test_the_summary_counts() -> None:
+    rows = [row("a", "passed"), row("b", "passed"), row("c", "declared"), row("d", "failed")]
+    assert summary(rows) == "2 of 4 passed (50.0 %), 1 declared, 1 failed"
