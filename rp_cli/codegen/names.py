@@ -72,7 +72,7 @@ def stem(model_name: str) -> str:
     lossless = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", base) and len(plain) <= MAX_STEM
     if lossless:
         return plain
-    digest = hashlib.sha256(model_name.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(model_name.encode(errors="surrogatepass")).hexdigest()[:8]
     return f"{plain[:MAX_STEM].strip('_') or 'model'}_{digest}"
 
 

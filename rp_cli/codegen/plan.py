@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hardware_detection import CPU, HARDWARE_NAMES
 from rp_cli import __version__
 from rp_cli.codegen.names import class_name, file_name
 from rp_cli.errors import BadInputError
 
 GENERIC_TEMPLATE = "hf_generic_template.py"
+STYLES = ("unittest", "pytest")
+DEFAULT_TIMEOUT = 0.1
+# Stands in the base template where the digest of the finished text goes.
+NO_DIGEST = "0" * 16
 
 # The Auto classes whose outputs a family's template checks: (family, subfamily or any, classes).
 # Vision: those whose first output has a row per image.
@@ -52,19 +58,36 @@ _KNOWN_CLASSES: tuple[tuple[str, str | None, frozenset[str]], ...] = (
     ("multimodal", "image_text_encoder", frozenset({"AutoModel"})),
 )
 
+# Types of these families for which the family's checks do not hold; the generic ones do.
+_OTHERWISE = {
+    "aimv2": "its texts are pooled at an end token, which padding moves",
+    "blip": "its decoder begins with a token of its own",
+    "blip-2": "its language model may be an encoder-decoder",
+    "blip_2_qformer": "has no scores of images against texts",
+    "bridgetower": "has no scores of images against texts",
+    "bros": "its texts come with boxes",
+    "clipseg": "takes a text with each image",
+    "clvp": "takes a text with each sound",
+    "dia": "turns text into sound",
+    "flava": "has no scores of images against texts",
+    "siglip": "its texts are padded to their full length, without a mask",
+    "siglip2": "its texts are padded to their full length, without a mask",
+}
+
 _AUTO_CLASS = re.compile(r"AutoModel[A-Za-z0-9]*|AutoBackbone")
 _WORD = re.compile(r"[\w.+-]{1,100}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class TestPlan:
-    """What a test file says.
+    """What a test file says: all that a template can use, as ``plan``.
 
     Attributes:
         device: the backend that ``--device`` forces, or None.
         priority: backends in the order in which the test tries them.
-        preferences: the ``hardware_preferences`` that stand in the file.
         timeout_minutes: the age that the test passes to cleanup.
+        style: "unittest" or "pytest".
+        options: further words of the command that made the file.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
@@ -79,6 +102,8 @@ class TestPlan:
     device: str | None
     priority: tuple[str, ...]
     timeout_minutes: float
+    style: str = STYLES[0]
+    options: tuple[str, ...] = ()
     rp_version: str = __version__
 
     @property
@@ -98,13 +123,33 @@ class TestPlan:
             return {"device": self.device, "force_device": True}
         return {"priority_list": list(self.priority)}
 
+    @property
+    def other_backends(self) -> tuple[str, ...]:
+        """The accelerators that have a test of their own."""
+        if self.device:
+            return ()
+        return tuple(name for name in self.priority if name in HARDWARE_NAMES and name != CPU)
+
+    @property
+    def command(self) -> str:
+        """The command that writes this file again."""
+        words = ["rp", "generate", "--model", self.model_name]
+        words += ["--device", self.device] if self.device else []
+        changed = self.timeout_minutes != DEFAULT_TIMEOUT
+        words += ["--timeout", f"{self.timeout_minutes:g}"] if changed else []
+        words += ["--style", self.style] if self.style != STYLES[0] else []
+        return shlex.join([*words, *self.options])
+
 
 def make_plan(
     classification: Mapping[str, Any],
     *,
     device: str | None = None,
-    timeout_minutes: float = 0.1,
+    timeout_minutes: float = DEFAULT_TIMEOUT,
     use_model_family: bool = True,
+    style: str = STYLES[0],
+    own_templates: Collection[str] = (),
+    options: tuple[str, ...] = (),
 ) -> TestPlan:
     """Plan a test from a classification as ``classify_model`` gives it.
 
@@ -112,19 +157,25 @@ def make_plan(
     whatever the family; the family is still named, because the pool places models by it. The
     generic template is also taken for a class that the family's template does not know.
 
+    Args:
+        own_templates: the names of the user's templates; one for the family is taken as it is.
+
     Raises:
         BadInputError: a family, backend or class of the classification, which may come from a
             model database, is no plain name and so does not go into code.
     """
     _refuse_what_is_no_name(classification)
     family, subfamily = classification["family"], classification["subfamily"]
+    model_type = classification["model_type"]
     auto_class = classification["auto_class"] if use_model_family else "AutoModel"
-    if family == "embedding" and not _knows(family, subfamily, auto_class):
+    own = f"hf_{family}_template.py" in own_templates
+    if family == "embedding" and not (own or _knows(family, subfamily, auto_class)):
         auto_class = "AutoModel"  # an embedding is what the bare model gives, under any head
-    fits = use_model_family and _knows(family, subfamily, auto_class)
+    known = _knows(family, subfamily, auto_class) and model_type not in _OTHERWISE
+    fits = use_model_family and (own or known)
     return TestPlan(
         model_name=classification["model_name"],
-        model_type=classification["model_type"],
+        model_type=model_type,
         family=family,
         subfamily=subfamily,
         confidence=classification["confidence"],
@@ -133,6 +184,8 @@ def make_plan(
         device=device,
         priority=tuple(classification["hardware_priority"]),
         timeout_minutes=timeout_minutes,
+        style=style,
+        options=options if use_model_family else ("--no-use-model-family", *options),
     )
 
 

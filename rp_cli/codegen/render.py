@@ -1,59 +1,121 @@
-"""From a plan to the text of a test file. Every value enters the code as a Python literal."""
+"""From plans to the texts of test files. Every value enters the code as a Python literal."""
 
 from __future__ import annotations
 
-import ast
 import functools
+import hashlib
+import re
 import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_family_classifier.data import data_dir
+from rp_cli.codegen.plan import NO_DIGEST, STYLES
+from rp_cli.codegen.styles import to_pytest
+from rp_cli.errors import BadInputError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
     from rp_cli.codegen.plan import TestPlan
 
-FORMAT_DEADLINE_SECONDS = 30
+FORMAT_DEADLINE_SECONDS = 120
+# Under this name a user's template reaches rp's own: {% extends "rp/hf_base_template.py.j2" %}.
+OURS = "rp"
+_DIGEST = re.compile(rf"^Digest: [0-9a-f]{{{len(NO_DIGEST)}}};", re.MULTILINE)
 
 
-def render(plan: TestPlan) -> str:
-    """Return the formatted Python source of the plan's test file.
+def render(plan: TestPlan, template_dir: Path | None = None) -> str:
+    """Return the finished source of one plan's test file; see `render_all`."""
+    return render_all([plan], template_dir)[0]
+
+
+def render_all(plans: Sequence[TestPlan], template_dir: Path | None = None) -> list[str]:
+    """Return the finished Python source of each plan's test file.
+
+    Args:
+        template_dir: a folder whose templates go before rp's own of the same name.
 
     Raises:
-        SyntaxError: a template of ours gave no valid Python; a bug, never the user's mistake.
+        BadInputError: a template of ``template_dir`` is wrong; says which and where.
+        RuntimeError: a template of rp's own is; a bug, never the user's mistake.
     """
-    source = _environment().get_template(f"{plan.template}.j2").render(plan=plan)
-    ast.parse(source)
-    return format_source(source)
+    sources = [_source(plan, template_dir) for plan in plans]
+    try:
+        formatted = format_sources(sources)
+    except RuntimeError as error:
+        if template_dir is None:
+            raise
+        raise BadInputError(f"The templates of {template_dir} make no Python: {error}") from error
+    return [signed(source) for source in formatted]
 
 
-def format_source(source: str) -> str:
-    """Format Python source as ``ruff format`` does, without the settings of the folder."""
+def signed(source: str) -> str:
+    """Return the source with the digest of the rest of it in its header."""
+    blank = _DIGEST.sub(f"Digest: {NO_DIGEST};", source, count=1)
+    digest = hashlib.sha256(blank.encode()).hexdigest()[: len(NO_DIGEST)]
+    return _DIGEST.sub(f"Digest: {digest};", blank, count=1)
+
+
+def is_unedited(source: str) -> bool:
+    """Whether a generated file is, to the byte, as rp wrote it."""
+    return _DIGEST.search(source) is not None and signed(source) == source
+
+
+def format_sources(sources: Iterable[str]) -> list[str]:
+    """Format Python sources as ``ruff format`` does, all in one go, without a folder's settings.
+
+    Raises:
+        RuntimeError: one of them is no Python.
+    """
     from ruff.__main__ import find_ruff_bin  # type: ignore[import-untyped]
 
-    # The program itself: `python -m ruff` would run a ruff.py that lies in the current folder.
-    done = subprocess.run(
-        [find_ruff_bin(), "format", "--isolated", "-"],
-        input=source,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=FORMAT_DEADLINE_SECONDS,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"ruff could not format the generated test: {done.stderr.strip()}")
-    return done.stdout
+    with tempfile.TemporaryDirectory(prefix="rp_") as folder:
+        files = [Path(folder, f"{number}.py") for number, _ in enumerate(sources)]
+        for file, source in zip(files, sources, strict=True):
+            file.write_text(source, encoding="utf-8", newline="\n")
+        # The program itself: `python -m ruff` would run a ruff.py that lies in the current folder.
+        done = subprocess.run(
+            [find_ruff_bin(), "format", "--isolated", "--no-cache", "--quiet", folder],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=FORMAT_DEADLINE_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            problem = done.stderr.strip().replace(f"{folder}/", "")
+            raise RuntimeError(f"ruff cannot format a generated test: {problem}")
+        return [file.read_text(encoding="utf-8") for file in files]
+
+
+def _source(plan: TestPlan, template_dir: Path | None) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        source = _environment(template_dir).get_template(f"{plan.template}.j2").render(plan=plan)
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        if template_dir is None:
+            raise
+        where = getattr(error, "name", None) or f"{plan.template}.j2"
+        line = getattr(error, "lineno", None)
+        place = f"{where}, line {line}" if line else where
+        raise BadInputError(f"The template {template_dir}/{place} is wrong: {error}.") from error
+    return source if plan.style == STYLES[0] else to_pytest(source)
 
 
 @functools.cache
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def _environment(template_dir: Path | None) -> Environment:
+    from jinja2 import ChoiceLoader, FileSystemLoader, PrefixLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    ours = FileSystemLoader(data_dir("templates"))
+    own = [] if template_dir is None else [FileSystemLoader(template_dir)]
     # Autoescaping is for HTML; here every value passes `py` (a literal) or `doc` (a docstring).
-    environment = Environment(  # noqa: S701
-        loader=FileSystemLoader(data_dir("templates")),
+    environment = ImmutableSandboxedEnvironment(
+        loader=ChoiceLoader([*own, ours, PrefixLoader({OURS: ours})]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,48 +1,120 @@
-"""Writing generated files: never over another model's test, never half a file."""
+"""Writing generated files: never over somebody's edits, never half a file."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hardware_detection.files import write_atomically
 from rp_cli.codegen.plan import TestPlan
-from rp_cli.codegen.render import render
+from rp_cli.codegen.render import is_unedited, render_all
 from rp_cli.errors import BadInputError, OutputError
 
 _MARK = ", written by rp "  # in the docstring of every generated file
 
+Status = Literal["new", "unchanged", "replaced", "edited"]
 
-def write_tests(plans: Sequence[TestPlan], output_dir: Path) -> list[Path]:
-    """Render all plans, then write them into ``output_dir``, which is made where it is missing.
+
+@dataclass(frozen=True)
+class Draft:
+    """A file as it would be written, and as it is."""
+
+    path: Path
+    source: str
+    before: str | None
+
+    @property
+    def status(self) -> Status:
+        """What writing it means; "edited": somebody's changes would be lost."""
+        if self.before is None:
+            return "new"
+        if self.before == self.source:
+            return "unchanged"
+        return "replaced" if is_unedited(self.before) else "edited"
+
+    def diff(self) -> str:
+        """Return what writing it would change, as a unified diff."""
+        before = (self.before or "").splitlines(keepends=True)
+        after = self.source.splitlines(keepends=True)
+        old = "/dev/null" if self.before is None else str(self.path)
+        return "".join(difflib.unified_diff(before, after, old, str(self.path)))
+
+
+def draft_tests(
+    plans: Sequence[TestPlan], output_dir: Path, template_dir: Path | None = None
+) -> list[Draft]:
+    """Render all plans for ``output_dir``; nothing is written.
 
     Raises:
         BadInputError: two models would share a file, or the file is another model's test, or
-            rp did not write it.
-        OutputError: the folder or a file cannot be written.
+            rp did not write it, or a template of ``template_dir`` is wrong.
     """
     paths = [output_dir / plan.file_name for plan in plans]
-    _refuse_clashes(plans, paths)
-    sources = [render(plan) for plan in plans]
+    before = [_read(path) for path in paths]
+    _refuse_clashes(plans, paths, before)
+    sources = render_all(plans, template_dir)
+    return [Draft(*one) for one in zip(paths, sources, before, strict=True)]
+
+
+def write_drafts(drafts: Iterable[Draft], *, force: bool = False) -> None:
+    """Write all drafts, into a folder that is made where it is missing.
+
+    Raises:
+        BadInputError: somebody edited a file since rp wrote it, and ``force`` is not set.
+        OutputError: the folder or a file cannot be written.
+    """
+    drafts = list(drafts)
+    edited = [draft.path for draft in drafts if draft.status == "edited" and not force]
+    if edited:
+        raise BadInputError(
+            f"{edited[0]} was edited since rp wrote it, and is left as it is; --diff shows what "
+            "would change, --force overwrites it, --output-dir takes another folder."
+        )
+    for draft in drafts:
+        if draft.status != "unchanged":
+            _write(draft)
+
+
+def write_tests(plans: Sequence[TestPlan], output_dir: Path, *, force: bool = False) -> list[Path]:
+    """Render and write all plans; see `draft_tests` and `write_drafts` for what they raise."""
+    drafts = draft_tests(plans, output_dir)
+    write_drafts(drafts, force=force)
+    return [draft.path for draft in drafts]
+
+
+def _write(draft: Draft) -> None:
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        for path, source in zip(paths, sources, strict=True):
-            write_atomically(path, source)
+        draft.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(draft.path, draft.source)
     except OSError as error:
         raise OutputError(
-            f"Cannot write into {output_dir}: {error.strerror or error}; "
+            f"Cannot write into {draft.path.parent}: {error.strerror or error}; "
             "choose another folder with --output-dir."
         ) from error
-    return paths
 
 
-def _refuse_clashes(plans: Sequence[TestPlan], paths: Sequence[Path]) -> None:
+def _read(path: Path) -> str | None:
+    """Return what stands at ``path``; None where nothing does, "" where it is no text."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _refuse_clashes(
+    plans: Sequence[TestPlan], paths: Sequence[Path], before: Sequence[str | None]
+) -> None:
     owners: dict[Path, str] = {}
-    for plan, path in zip(plans, paths, strict=True):
+    for plan, path, text in zip(plans, paths, before, strict=True):
         owner = owners.setdefault(path, plan.model_name)
-        if owner == plan.model_name and path.exists():
-            owner = _model_of(path)
+        if owner == plan.model_name and text is not None:
+            owner = _model_of(path, text)
         if owner != plan.model_name:
             raise BadInputError(
                 f"{path} is the test of {owner!r} and would be overwritten by that of "
@@ -50,15 +122,15 @@ def _refuse_clashes(plans: Sequence[TestPlan], paths: Sequence[Path]) -> None:
             )
 
 
-def _model_of(path: Path) -> str:
+def _model_of(path: Path, text: str) -> str:
     """Return the model whose generated test stands at ``path``.
 
     Raises:
         BadInputError: it is no generated test.
     """
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         tree = ast.Module([], [])
     for node in tree.body if _MARK in (ast.get_docstring(tree) or "") else ():
         match node:

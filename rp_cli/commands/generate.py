@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import enum
 import logging
-import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from rp_cli.codegen.plan import TestPlan, make_plan
-from rp_cli.errors import BadInputError, OutputError
+from rp_cli.codegen.caches import clear_caches
+from rp_cli.codegen.plan import DEFAULT_TIMEOUT, TestPlan, make_plan
+from rp_cli.errors import BadInputError
 from rp_cli.output import log_to_stderr, print_json, say
 
+if TYPE_CHECKING:
+    from rp_cli.codegen.write import Draft
+
 logger = logging.getLogger("rp")
+
+T = TypeVar("T")
+# From so many models on, each is told in one line, and a terminal sees a progress bar.
+_MANY = 20
+
+
+class Style(str, enum.Enum):
+    """What the tests are written for."""
+
+    unittest = "unittest"
+    pytest = "pytest"
 
 
 def command(
     model: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("--model", help="A hub name or a model folder; may be given several times."),
-    ],
+    ] = None,
+    all_from: Annotated[
+        Path | None,
+        typer.Option("--all-from", metavar="FILE", help="A file with a name per line; # comments."),
+    ] = None,
     output_dir: Annotated[
         str,
         typer.Option(
@@ -39,7 +59,10 @@ def command(
             metavar="MINUTES",
             help="Age at which a test lets the pool drop what nobody uses.",
         ),
-    ] = 0.1,
+    ] = DEFAULT_TIMEOUT,
+    style: Annotated[
+        Style, typer.Option("--style", help="unittest classes, or pytest's plain asserts.")
+    ] = Style.unittest,
     use_model_family: Annotated[
         bool,
         typer.Option(
@@ -47,6 +70,12 @@ def command(
             help="Pick the template by the model's family, or take the generic one.",
         ),
     ] = True,
+    template_dir: Annotated[
+        str | None,
+        typer.Option(
+            "--template-dir", metavar="PATH", help="Templates of yours that go before rp's own."
+        ),
+    ] = None,
     hw_cache: Annotated[
         str | None,
         typer.Option(
@@ -61,6 +90,15 @@ def command(
             help="Model database (YAML or JSON) that decides families.",
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite files that were edited since rp wrote them.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")
+    ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Print what would change in files; write nothing.")
+    ] = False,
     clear_cache: Annotated[
         bool,
         typer.Option(
@@ -73,32 +111,97 @@ def command(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Log every decision to stderr.")] = False,
 ) -> None:
-    """Write a hardware-aware test file, test_hf_NAME.py, for each model."""
+    """Write a hardware-aware test file, test_hf_NAME.py, for each model.
+
+    A file that somebody edited since is left alone without --force.
+    """
     if debug:
         log_to_stderr()
     folder = _path("--output-dir", output_dir)
     cache = None if hw_cache is None else _path("--hw-cache", hw_cache)
     database = None if model_db is None else _path("--model-db", model_db)
-    classified = _classify(model, database)
-    plans = _plans(classified, device, timeout, use_model_family)
-    if clear_cache:
-        _clear_caches()
+    templates = None if template_dir is None else _template_folder(template_dir)
+    classified = _classify(_names(model or [], all_from), database)
+    asked = {
+        "timeout_minutes": _minutes(timeout),
+        "use_model_family": use_model_family,
+        "style": style.value,
+        "own_templates": _template_names(templates),
+        "options": _kept(model_db=model_db, template_dir=template_dir),
+    }
+    plans = _plans(classified, device, asked)
+    only_look = dry_run or diff
+    if clear_cache and not only_look:
+        say(clear_caches())
     from hardware_detection import detect_available_hardware
-    from rp_cli.codegen.write import write_tests
+    from rp_cli.codegen.write import draft_tests, write_drafts
 
-    report = detect_available_hardware(cache_file=cache, refresh=clear_cache)
-    paths = write_tests(plans, folder)
+    report = detect_available_hardware(cache_file=cache, refresh=clear_cache and not only_look)
+    drafts = draft_tests(plans, folder, templates)
+    if not only_look:
+        write_drafts(_shown(drafts, "Writing"), force=force)
     for plan, one in zip(plans, classified, strict=True):
         _warn(plan, one, use_model_family)
+    if diff:
+        typer.echo("".join(draft.diff() for draft in drafts), nl=False)
+        return
     results = [
-        _result(plan, one, path, report)
-        for plan, one, path in zip(plans, classified, paths, strict=True)
+        _result(plan, one, draft, report)
+        for plan, one, draft in zip(plans, classified, drafts, strict=True)
     ]
     if json_output:
         print_json(results)
-        return
-    for result in results:
-        _print(result)
+    elif len(results) < _MANY:
+        for result in results:
+            _print(result, dry_run)
+    else:
+        for result in results:
+            typer.echo(f"{_done(result, dry_run)} {result['path']}  {result['template']}")
+
+
+def _names(given: Sequence[str], file: Path | None) -> list[str]:
+    """Return the names of the command line and of the file."""
+    from rp_cli.modeldb.name_lists import gather_names
+
+    if not given and file is None:
+        raise BadInputError("no model was named; give --model NAME, or --all-from FILE.")
+    return gather_names(given, [] if file is None else [file], sys.stdin)
+
+
+def _minutes(timeout: float) -> float:
+    if not 0 <= timeout < float("inf"):
+        raise BadInputError(f"--timeout must be a number of minutes from 0 up, not {timeout}.")
+    return timeout
+
+
+def _template_folder(given: str) -> Path:
+    folder = _path("--template-dir", given)
+    if not folder.is_dir():
+        raise BadInputError(f"--template-dir {given!r} is no folder; name one with templates.")
+    return folder
+
+
+def _template_names(folder: Path | None) -> frozenset[str]:
+    """Return the templates of a folder, as the guides name them: without ".j2"."""
+    found = [] if folder is None else folder.glob("*.j2")
+    return frozenset(file.name.removesuffix(".j2") for file in found)
+
+
+def _kept(**options: str | None) -> tuple[str, ...]:
+    """Return the options that stand in the file's header, as they were given."""
+    pairs = [(f"--{n.replace('_', '-')}", value) for n, value in options.items() if value]
+    return tuple(word for pair in pairs for word in pair)
+
+
+def _shown(items: Iterable[T], what: str) -> Iterable[T]:
+    """Show a progress bar on a terminal while many items are gone through."""
+    listed = list(items)
+    if len(listed) < _MANY or not sys.stderr.isatty():
+        return listed
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(listed, description=what, console=Console(stderr=True), transient=True)
 
 
 def _path(option: str, given: str) -> Path:
@@ -116,7 +219,9 @@ def _classify(models: list[str], model_db: Path | None) -> list[dict[str, Any]]:
 
     names = dict.fromkeys(resolve_model_name(name) for name in models)
     model_db = model_db or existing_database()
-    classified = [classify_model(name, model_db_path=model_db) for name in names]
+    classified = [
+        classify_model(name, model_db_path=model_db) for name in _shown(names, "Classifying")
+    ]
     for one in classified:
         for evidence in one["evidence"]:
             logger.debug("evidence for %s: %s", one["model_name"], evidence)
@@ -124,18 +229,13 @@ def _classify(models: list[str], model_db: Path | None) -> list[dict[str, Any]]:
 
 
 def _plans(
-    classified: list[dict[str, Any]], device: str | None, timeout: float, use_model_family: bool
+    classified: Sequence[Mapping[str, Any]], device: str | None, asked: Mapping[str, Any]
 ) -> list[TestPlan]:
     """Check every option before anything is written."""
     from resource_pool import parse_device
 
-    if not 0 <= timeout < float("inf"):
-        raise BadInputError(f"--timeout must be a number of minutes from 0 up, not {timeout}.")
     forced = None if device in (None, "auto") else str(parse_device(device))
-    plans = [
-        make_plan(one, device=forced, timeout_minutes=timeout, use_model_family=use_model_family)
-        for one in classified
-    ]
+    plans = [make_plan(one, device=forced, **asked) for one in classified]
     for plan in plans:
         logger.debug("plan: %s", plan)
     return plans
@@ -155,37 +255,8 @@ def _warn(plan: TestPlan, classified: Mapping[str, Any], use_model_family: bool)
         )
 
 
-def _clear_caches() -> None:
-    """Delete what rp can make again: the default hardware cache and the twins."""
-    from hardware_detection import default_cache_path
-    from hardware_detection.files import rp_home
-
-    cleared = [str(path) for path in (default_cache_path(), rp_home() / "twins") if _removed(path)]
-    say(f"Cleared {' and '.join(cleared)}." if cleared else "The caches were empty.")
-
-
-def _removed(path: Path) -> bool:
-    """Delete a file or folder; return whether there was one.
-
-    Raises:
-        OutputError: it cannot be deleted, or is a link to what may be somebody else's.
-    """
-    if path.is_symlink():
-        raise OutputError(f"{path} is a link and is not cleared; delete it yourself.")
-    try:
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.exists():
-            path.unlink()
-        else:
-            return False
-    except OSError as error:
-        raise OutputError(f"Cannot clear {path}: {error.strerror or error}.") from error
-    return True
-
-
 def _result(
-    plan: TestPlan, classified: Mapping[str, Any], path: Path, report: Mapping[str, Any]
+    plan: TestPlan, classified: Mapping[str, Any], draft: Draft, report: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Say what was written, and what the test would run on here and now."""
     from model_family_classifier import hardware_fit
@@ -197,12 +268,14 @@ def _result(
     except DeviceUnavailableError as error:
         reason = str(error)
     return {
-        "path": str(path),
+        "path": str(draft.path),
+        "status": draft.status,
         "model_name": plan.model_name,
         "family": plan.family,
         "subfamily": plan.subfamily,
         "confidence": plan.confidence,
         "template": plan.template,
+        "style": plan.style,
         "auto_class": plan.auto_class,
         "forced_device": plan.device,
         "device": device,
@@ -213,9 +286,18 @@ def _result(
     }
 
 
-def _print(result: Mapping[str, Any]) -> None:
+def _done(result: Mapping[str, Any], dry_run: bool) -> str:
+    """Return what was done to a file, or would be."""
+    if result["status"] == "unchanged":
+        return "Unchanged:"
+    if not dry_run:
+        return "Wrote"
+    return "Edited, needs --force:" if result["status"] == "edited" else "Would write"
+
+
+def _print(result: Mapping[str, Any], dry_run: bool) -> None:
     family = "/".join(part for part in (result["family"], result["subfamily"]) if part)
-    typer.echo(f"Wrote {result['path']}")
+    typer.echo(f"{_done(result, dry_run)} {result['path']}")
     typer.echo(f"  Family:    {family} (confidence: {result['confidence']:.2f})")
     typer.echo(f"  Template:  {result['template']}, {result['auto_class']}")
     typer.echo(f"  Device:    {_device(result)}")

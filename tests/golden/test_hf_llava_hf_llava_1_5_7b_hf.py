@@ -1,23 +1,24 @@
 """Tests of llava-hf/llava-1.5-7b-hf, written by rp 0.1.0.
 
-Family: multimodal / vision_language (confidence 0.97).
+Made by: rp generate --model llava-hf/llava-1.5-7b-hf
+Family: multimodal / vision_language (confidence 0.99).
 Hardware: the first of cuda, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Written again by `rp generate`, which overwrites changes made by hand.
+Digest: c92d7abc9fe67d43; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
 import logging
 import sys
 import unittest
+from pathlib import Path
+from typing import Any
 
 from resource_pool import (
-    DeviceUnavailableError,
     get_global_resource_pool,
+    measuring,
     preferences_from_environment,
-    saved_error_report,
 )
-from resource_pool.measuring import readable_gib, tolerance
 from resource_pool.weights import locate_weights
 
 MODEL_NAME = "llava-hf/llava-1.5-7b-hf"
@@ -25,10 +26,7 @@ MODEL_FAMILY = "multimodal"
 MODEL_TYPE = "llava"
 HARDWARE_PREFERENCES = {"priority_list": ["cuda", "cpu"]}
 CLEANUP_MINUTES = 0.1
-IMAGE_SIZE = (96, 64)  # width and height in pixels; the processor resizes
-TEXTS = ("a photo of a cat", "a photo of a red bicycle")
-
-logger = logging.getLogger(__name__)
+NEW_TOKENS = 5
 
 
 @unittest.skipUnless(
@@ -38,9 +36,17 @@ logger = logging.getLogger(__name__)
 class TestLlavaHfLlava157bHf(unittest.TestCase):
     """llava-hf/llava-1.5-7b-hf, loaded once through the shared resource pool."""
 
+    torch: Any
+    transformers: Any
+    weights: Any
+    preferences: Any
+    processor: Any = None
+    device: Any
+    dtype: Any
+
     @classmethod
-    def setUpClass(cls):
-        """Load the model and its processor through the pool, once for all tests."""
+    def setUpClass(cls) -> None:
+        """Load the model and what prepares its inputs through the pool, once for all tests."""
         pool = get_global_resource_pool()
         cls.torch = pool.get_resource("torch", constructor=lambda: __import__("torch"))
         cls.transformers = pool.get_resource(
@@ -52,203 +58,213 @@ class TestLlavaHfLlava157bHf(unittest.TestCase):
         cls.preferences = preferences_from_environment(HARDWARE_PREFERENCES)
         parameter = next(cls.load_model(cls.preferences).parameters())
         cls.device, cls.dtype = parameter.device, parameter.dtype
-        cls.processor = pool.get_tokenizer(
-            MODEL_FAMILY,
-            MODEL_NAME,
-            constructor=lambda: cls.transformers.AutoProcessor.from_pretrained(
-                cls.weights.path, trust_remote_code=False
-            ),
-            variant=f"AutoProcessor-{cls.weights.kind}",
-        )
-        logger.info(
-            "%s: %s, on %s in %s", MODEL_NAME, cls.weights, cls.device, cls.dtype
+
+    @classmethod
+    def from_folder(cls, folder: Path, **options: Any) -> Any:
+        """Load the model from safetensors files; no code of the model's own is run."""
+        return cls.transformers.AutoModelForImageTextToText.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, **options
         )
 
     @classmethod
-    def load_model(cls, preferences):
+    def load_model(cls, preferences: dict[str, Any]) -> Any:
         """Return the pool's instance for these preferences, loading it the first time."""
-        pool = get_global_resource_pool()
-        try:
-            with saved_error_report(pool, MODEL_NAME, preferences):
-                return pool.get_model(
-                    MODEL_FAMILY,
-                    MODEL_NAME,
-                    constructor=lambda: (
-                        cls.transformers.AutoModelForImageTextToText.from_pretrained(
-                            cls.weights.path,
-                            use_safetensors=True,
-                            trust_remote_code=False,
-                        )
-                    ),
-                    hardware_preferences=preferences,
-                    variant=f"AutoModelForImageTextToText-{cls.weights.kind}",
-                )
-        except DeviceUnavailableError as error:
-            raise unittest.SkipTest(str(error)) from error
+        with measuring.reported(MODEL_NAME, preferences):
+            return get_global_resource_pool().get_model(
+                MODEL_FAMILY,
+                MODEL_NAME,
+                constructor=lambda: cls.from_folder(cls.weights.path),
+                hardware_preferences=preferences,
+                variant=f"AutoModelForImageTextToText-{cls.weights.kind}",
+            )
 
     @property
-    def model(self):
+    def model(self) -> Any:
         """The shared model: asked for anew each time, and loaded once."""
         return self.load_model(self.preferences)
 
-    def run_model(self, inputs, model=None):
-        """Return the model's outputs for inputs that are on its device and in its dtype."""
+    def run_model(self, inputs: dict[str, Any], model: Any = None) -> Any:
+        """Return the model's outputs for inputs, put on its device and in its dtype."""
         model = model or self.model
-        parameter = next(model.parameters())
-        placed = {
-            name: value.to(parameter.device, parameter.dtype)
-            if value.is_floating_point()
-            else value.to(parameter.device)
-            for name, value in inputs.items()
-        }
-        pool = get_global_resource_pool()
-        with (
-            saved_error_report(pool, MODEL_NAME, self.preferences),
-            self.torch.no_grad(),
-        ):
-            return model(**placed)
+        with measuring.reported(MODEL_NAME, self.preferences), self.torch.no_grad():
+            return model(**measuring.placed(inputs, model))
 
-    def assert_close(self, actual, expected, message):
-        """Compare two tensors; the limit is a share of the largest expected value."""
-        actual, expected = actual.float().cpu(), expected.float().cpu()
-        self.assertEqual(actual.shape, expected.shape, message)
-        limit = tolerance(self.dtype) * float(expected.abs().max())
-        self.assertLessEqual(float((actual - expected).abs().max()), limit, message)
+    def assert_close(self, one: Any, other: Any, why: str, **how: Any) -> None:
+        """Compare outputs by name; the limit is a share of the other's largest value."""
+        limit = measuring.tolerance(self.dtype, **how)
+        found, wanted = measuring.tensors(one), measuring.tensors(other)
+        self.assertEqual(found.keys(), wanted.keys(), why)
+        for name, value in wanted.items():
+            apart = measuring.difference(found[name], value)
+            self.assertLessEqual(apart, limit, f"{why} {name}")
 
-    def make_images(self):
-        """Return two different RGB images: a gradient, and the same turned upside down."""
-        from PIL import Image
+    def make_inputs(self, batch: int = 2) -> dict[str, Any]:
+        """Make the first rows of a batch of what this model takes, by its signature and config."""
+        return measuring.example_inputs(self.model, batch=batch)
 
-        gradient = Image.linear_gradient("L").resize(IMAGE_SIZE)
-        flat = Image.new("L", IMAGE_SIZE, 96)
-        first = Image.merge("RGB", (gradient, flat, gradient))
-        return [first, first.transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
-
-    def prompt(self, text):
-        """Return the text with an image before it, as this model's processor writes it."""
-        if getattr(self.processor, "chat_template", None):
-            content = [{"type": "image"}, {"type": "text", "text": text}]
-            return self.processor.apply_chat_template(
-                [{"role": "user", "content": content}], add_generation_prompt=True
-            )
-        return f"{getattr(self.processor, 'image_token', '')} {text}"
-
-    def make_inputs(self, images=None, texts=TEXTS):
-        """Turn a batch of images and texts into the tensors that the model takes."""
-        texts = [self.prompt(text) for text in texts]
-        return self.processor(
-            images=images or self.make_images(),
-            text=list(texts),
-            padding=True,
-            return_tensors="pt",
+    def generate(self, inputs: dict[str, Any], **options: Any) -> Any:
+        """Generate greedily: sequences, and the logits and scores of each step."""
+        return self.model.generate(
+            **measuring.placed(inputs, self.model),
+            **options,
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            num_beams=1,
+            output_logits=True,
+            output_scores=True,
+            return_dict_in_generate=True,
         )
 
-    def main_output(self, outputs):
-        """Return the logits: (batch, tokens, vocabulary)."""
-        return outputs.logits
-
-    def test_device_and_weights(self):
-        """The model is where the pool says that it put it, with the weights that were found."""
+    def test_device_precision_and_weights(self) -> None:
+        """The model is where the pool says, in the dtype asked for, with these weights."""
         pool, model = get_global_resource_pool(), self.model
         key = next(key for key, cached in pool.models.items() if cached is model)
         facts = pool.get_stats()["models"][key]
         devices = {str(parameter.device) for parameter in model.parameters()}
         self.assertEqual("+".join(sorted(devices)), facts["device"])
-        self.assertIn(str(self.dtype).removeprefix("torch."), facts["dtype"].split("+"))
-        if self.weights.kind == "tiny":
-            self.assertEqual(facts["weights"], "tiny")
-        else:
-            self.assertNotIn(facts["weights"], ("tiny", "random"))
+        asked = pool.explain(MODEL_FAMILY, MODEL_NAME, self.preferences).dtype
+        wanted = asked or measuring.stored_dtype(self.weights.path)
+        self.assertEqual(str(self.dtype), f"torch.{wanted}")
+        self.assertIn(facts["weights"], (self.weights.kind, "unknown"))
 
-    def test_output_is_finite(self):
+    def test_forward_is_as_predicted(self) -> None:
+        """Shapes, dtypes and peak memory are what the config alone lets expect."""
+        expected = measuring.predicted_forward(self.model, self.make_inputs())
+        forward = measuring.measured_forward(self.model, self.make_inputs())
+        self.assertEqual(forward.layout, expected.layout)
+        self.assertLessEqual(forward.computed_in, expected.computed_in)
+        self.assertLessEqual(forward.peak_bytes, expected.limit_bytes(self.device))
+
+    def test_output_is_finite(self) -> None:
         """No output holds an infinity or a value that is not a number."""
-        output = self.main_output(self.run_model(self.make_inputs()))
-        self.assertTrue(
-            bool(self.torch.isfinite(output).all()), "the output is not finite"
-        )
+        self.assertEqual(measuring.not_finite(self.run_model(self.make_inputs())), [])
 
-    def test_output_depends_on_input(self):
-        """The rows of a batch of different inputs differ."""
-        output = self.main_output(self.run_model(self.make_inputs()))
-        self.assertFalse(
-            self.torch.equal(output[0], output[1]), "the output ignores the input"
-        )
-
-    def test_same_input_gives_same_output(self):
-        """Two runs on the same input give the same numbers."""
+    def test_no_input_is_ignored(self) -> None:
+        """Where two rows exchange an input, or the end of one, the output changes."""
         inputs = self.make_inputs()
-        first = self.main_output(self.run_model(inputs))
-        second = self.main_output(self.run_model(inputs))
-        self.assert_close(second, first, "the second run differs")
+        before = self.run_model(inputs)
+        for name, others in measuring.exchanged(inputs):
+            same = measuring.identical(self.run_model(others), before)
+            self.assertFalse(same, f"{name} is ignored")
 
-    def test_agrees_with_cpu_float32(self):
+    def test_running_again_changes_nothing(self) -> None:
+        """Two runs give the same numbers, and leave model and inputs as they were."""
+        inputs, model = self.make_inputs(), self.model
+        state = measuring.state_of(model)
+        first, second = self.run_model(inputs, model), self.run_model(inputs, model)
+        self.assert_close(second, first, "the second run changes", repeated=True)
+        self.assert_close(inputs, self.make_inputs(), "a run changes", repeated=True)
+        self.assertEqual(measuring.state_of(model), state)
+        self.assertFalse(model.training)
+
+    def test_a_row_is_the_same_alone_and_in_a_batch(self) -> None:
+        """The first row gives the same numbers alone as with others, and with padding."""
+        together = self.run_model(self.make_inputs())
+        alone = self.run_model(self.make_inputs(batch=1))
+        self.assert_close(*measuring.first_rows(together, alone), "the batch changes")
+
+    def test_the_order_of_the_rows_does_not_matter(self) -> None:
+        """A batch in the opposite order gives the same rows in the opposite order."""
+        inputs = self.make_inputs()
+        backwards = self.run_model(measuring.reversed_rows(inputs))
+        pair = measuring.mirrored(backwards, self.run_model(inputs))
+        self.assert_close(*pair, "the order of the rows changes")
+
+    def test_saving_and_loading_changes_nothing(self) -> None:
+        """What was saved holds every weight, and gives the same outputs."""
+        before = self.run_model(self.make_inputs())
+        with measuring.scratch_folder(self.model) as folder:
+            self.model.save_pretrained(folder)
+            again, told = self.from_folder(
+                folder, dtype=self.dtype, output_loading_info=True
+            )
+            self.assertEqual(list(told["missing_keys"]), [], "not saved")
+            after = self.run_model(self.make_inputs(), again.to(self.device))
+            kept = measuring.weights_of(again)
+        self.assertEqual(kept, measuring.weights_of(self.model))
+        self.assert_close(after, before, "saving and loading changes", repeated=True)
+
+    def test_agrees_with_cpu_float32(self) -> None:
         """The chosen device and precision give what the CPU gives in float32."""
         if self.device.type == "cpu" and self.dtype == self.torch.float32:
             self.skipTest("this is the CPU in float32, the reference itself")
-        needed = 4 * sum(parameter.numel() for parameter in self.model.parameters())
-        memory = get_global_resource_pool().get_stats()["system_memory"]
-        free = memory.get("available_mb", float("inf")) * 2**20
-        if needed > free:
-            self.skipTest(f"needs {readable_gib(needed)}, {readable_gib(free)} free")
+        self.compare_with_cpu(self.preferences)
+
+    def compare_with_cpu(self, preferences: dict[str, Any]) -> None:
+        """Compare the outputs there with those of the CPU in float32."""
+        model = self.load_model(preferences)
+        measuring.need_memory(measuring.float32_bytes(model))
         reference = self.load_model({"device": "cpu", "precision": "fp32"})
+        expected = self.run_model(self.make_inputs(), reference)
+        found = self.run_model(self.make_inputs(), model)
+        self.assert_close(found, expected, "the CPU in float32 differs in")
+
+    def test_cuda_agrees_with_cpu_float32(self) -> None:
+        """The same on cuda, where it is here."""
+        self.compare_with_cpu({"device": "cuda", "force_device": True})
+
+    def test_output_has_scores_in_rows(self) -> None:
+        """The logits are (batch, tokens, vocabulary), in the model's dtype."""
+        logits = self.run_model(self.make_inputs()).logits
+        self.assertEqual((logits.ndim, logits.shape[0]), (3, 2))
+        self.assertEqual(logits.dtype, self.dtype)
+
+    def test_padding_does_not_change_what_comes_next(self) -> None:
+        """A prompt is continued alike with tokens before it that the mask covers."""
+        inputs = self.make_inputs(batch=1)
+        longer = measuring.padded(inputs, 3, self.model, side="left")
+        found, expected = self.generate(longer), self.generate(inputs)
+        self.assert_close(found.logits[0], expected.logits[0], "padding changes logits")
+
+    def test_a_later_token_does_not_change_earlier_logits(self) -> None:
+        """A decoder sees only what came before."""
         inputs = self.make_inputs()
-        self.assert_close(
-            self.main_output(self.run_model(inputs)),
-            self.main_output(self.run_model(inputs, reference)),
-            f"{self.device} in {self.dtype} differs from the CPU in float32",
+        before = self.run_model(inputs).logits[1]
+        tokens = inputs.get("decoder_input_ids", inputs["input_ids"])
+        tokens[1, -1] = tokens[1, -2]
+        after = self.run_model(inputs).logits[1]
+        self.assert_close(after[:-1], before[:-1], "a later token changes logits")
+        same = self.torch.equal(after[-1], before[-1])
+        self.assertFalse(same, "the last token is ignored")
+
+    def test_cached_generation_agrees_with_one_forward(self) -> None:
+        """Each step with the cache gives the logits of one forward over everything."""
+        inputs = self.make_inputs(batch=1)
+        generated = self.generate(inputs, min_new_tokens=NEW_TOKENS)
+        steps = self.torch.stack(generated.logits, dim=1)
+        self.assertEqual(steps.shape[1], NEW_TOKENS)
+        whole = self.run_model(measuring.continued(inputs, generated.sequences)).logits
+        expected = whole[:, -NEW_TOKENS - 1 : -1]
+        self.assert_close(steps, expected, "the cache changes logits")
+
+    def test_generation_takes_the_most_likely_token(self) -> None:
+        """Greedy generation keeps the prompt and adds the token with the best score."""
+        inputs = self.make_inputs(batch=1)
+        generated = self.generate(inputs, min_new_tokens=NEW_TOKENS)
+        best = self.torch.stack(generated.scores, dim=1).argmax(-1).cpu()
+        expected = self.torch.cat(
+            [inputs.get("decoder_input_ids", inputs["input_ids"]), best], dim=1
         )
+        self.assertEqual(generated.sequences.tolist(), expected.tolist())
 
-    def test_output_shape_and_dtype(self):
-        """The output has the shape of the batch and the model's dtype."""
-        inputs = self.make_inputs()
-        output = self.main_output(self.run_model(inputs))
-        self.assertEqual(output.shape[0], len(TEXTS))
-        self.assertEqual(output.ndim, 3)
-        self.assertEqual(output.dtype, self.dtype)
-
-    def test_image_changes_the_output(self):
-        """The same texts with other images give other numbers: the image is not ignored."""
-        images = self.make_images()
-        straight = self.main_output(self.run_model(self.make_inputs(images)))
-        swapped = self.main_output(self.run_model(self.make_inputs(images[::-1])))
-        self.assertFalse(self.torch.equal(straight, swapped), "the image is ignored")
-
-    def test_generates_in_vocabulary(self):
-        """Greedy generation adds tokens of the vocabulary."""
-        inputs = self.make_inputs()
-        vocabulary = self.main_output(self.run_model(inputs)).shape[-1]
-        inputs = inputs.to(self.device, self.dtype)
-        tokens = self.model.generate(
-            **inputs, max_new_tokens=3, min_new_tokens=3, do_sample=False
-        )
-        self.assertEqual(tokens.shape[0], len(TEXTS))
-        self.assertLess(int(tokens.max()), vocabulary)
+    def test_generation_stops_at_the_end_token(self) -> None:
+        """With the first new token as the end of the text, nothing comes after it."""
+        inputs = self.make_inputs(batch=1)
+        free = self.generate(inputs, min_new_tokens=NEW_TOKENS)
+        end = int(free.sequences[0, -NEW_TOKENS])
+        stopped = self.generate(inputs, eos_token_id=end)
+        self.assertEqual(len(stopped.logits), 1, "generation goes on after the end")
 
     @classmethod
-    def tearDownClass(cls):
+    def tearDownClass(cls) -> None:
         """Say what ran where, and let the pool drop what nobody uses."""
-        pool = get_global_resource_pool()
-        stats = pool.get_stats()
-        print()
-        print(f"Weights: {cls.weights}")
-        for key, facts in stats["models"].items():
-            print(
-                f"Model {key}: {facts['memory_mb']:.1f} MB, device: {facts['device']}, "
-                f"dtype: {facts['dtype']}, weights: {facts['weights']}"
-            )
-        shown = (
-            "hits",
-            "misses",
-            "cached_models",
-            "memory_usage_mb",
-            "low_memory_mode",
-        )
-        print("Resource pool stats:", {name: stats[name] for name in shown}, flush=True)
+        measuring.print_summary(cls.weights)
         cls.processor = None
+        pool = get_global_resource_pool()
         pool.cleanup_unused_resources(max_age_minutes=CLEANUP_MINUTES)
 
 
-def main():
+def main() -> int:
     """Run the tests of this file; return 0 where all passed, else 1."""
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(TestLlavaHfLlava157bHf)
     result = unittest.TextTestRunner(verbosity=2).run(suite)

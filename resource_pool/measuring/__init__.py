@@ -1,0 +1,74 @@
+"""What a generated test needs to measure; the checks themselves stand in the test.
+
+Everything takes plain models, inputs and outputs of transformers, and imports torch when it is
+called. A measurement that cannot be taken here raises ``unittest.SkipTest`` with the reason, which
+unittest and pytest both show.
+"""
+
+from __future__ import annotations
+
+from resource_pool.measuring.batches import (
+    continued,
+    exchanged,
+    first_rows,
+    mirrored,
+    padded,
+    placed,
+    reversed_rows,
+)
+from resource_pool.measuring.forwards import Forward, measured_forward, predicted_forward
+from resource_pool.measuring.numbers import (
+    difference,
+    identical,
+    layout,
+    not_finite,
+    tensors,
+    tolerance,
+)
+from resource_pool.measuring.room import (
+    float32_bytes,
+    need_memory,
+    readable_gib,
+    scratch_folder,
+)
+from resource_pool.measuring.states import (
+    NoProcessor,
+    print_summary,
+    processor_of,
+    reported,
+    state_of,
+    stored_dtype,
+    weights_of,
+)
+from resource_pool.weights.inputs import example_inputs
+
+__all__ = [
+    "Forward",
+    "NoProcessor",
+    "continued",
+    "difference",
+    "example_inputs",
+    "exchanged",
+    "first_rows",
+    "float32_bytes",
+    "identical",
+    "layout",
+    "measured_forward",
+    "mirrored",
+    "need_memory",
+    "not_finite",
+    "padded",
+    "placed",
+    "predicted_forward",
+    "print_summary",
+    "processor_of",
+    "readable_gib",
+    "reported",
+    "reversed_rows",
+    "scratch_folder",
+    "state_of",
+    "stored_dtype",
+    "tensors",
+    "tolerance",
+    "weights_of",
+]

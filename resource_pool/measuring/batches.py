@@ -1,0 +1,136 @@
+"""Inputs of a batch of two rows, changed in ways whose effect on the outputs is known."""
+
+from __future__ import annotations
+
+import inspect
+import unittest
+from collections.abc import Mapping
+from typing import Any
+
+from resource_pool.measuring.numbers import is_tensor, tensors
+
+Inputs = dict[str, Any]
+
+# The arguments that carry what a model is to look at; the others (masks, sizes, positions) say how,
+# or are what a loss is computed from.
+_CARRYING = ("input_ids", "values", "features", "videos", "bbox", "patches")
+
+
+def placed(inputs: Mapping[str, Any], model: Any) -> Inputs:
+    """Return the inputs on the model's device, floating ones in its dtype."""
+    parameter = next(model.parameters())
+
+    def place(value: Any) -> Any:
+        if not is_tensor(value):
+            return value
+        dtype = parameter.dtype if value.is_floating_point() else value.dtype
+        return value.to(parameter.device, dtype)
+
+    return {name: place(value) for name, value in inputs.items()}
+
+
+def exchanged(inputs: Mapping[str, Any]) -> list[tuple[str, Inputs]]:
+    """Return what was changed, and inputs in which two rows have exchanged that.
+
+    For each argument that carries content: all of it, and the second half of its last dimension.
+    What is alike in both rows is left out.
+    """
+    changed = []
+    for name, value in inputs.items():
+        if name.endswith(_CARRYING) and not name.startswith("future_") and _has_rows(value):
+            half = value.clone()
+            half[..., value.shape[-1] // 2 :] = value.flip(0)[..., value.shape[-1] // 2 :]
+            changed += [(name, name, value.flip(0)), (f"the end of {name}", name, half)]
+    return [(what, {**inputs, n: v}) for what, n, v in changed if not v.equal(inputs[n])]
+
+
+def reversed_rows(inputs: Mapping[str, Any]) -> Inputs:
+    """Return a batch of two in the opposite order.
+
+    Raises:
+        unittest.SkipTest: the rows are packed into one dimension (patches of images, say).
+    """
+    if any(_has_rows(value) and value.shape[0] != 2 for value in inputs.values()):
+        raise unittest.SkipTest("the rows of this model's inputs are packed end to end")
+    return {name: value.flip(0) if _has_rows(value) else value for name, value in inputs.items()}
+
+
+def mirrored(backwards: Any, outputs: Any) -> tuple[Inputs, Inputs]:
+    """Return the outputs of a reversed batch in the first order again, and the others.
+
+    Left out are tensors without a row per input, and scores of each row against each other, in
+    which both dimensions are rows.
+    """
+    expected = {
+        name: value
+        for name, value in tensors(outputs).items()
+        if _has_rows(value) and value.shape[0] == 2 and not name.startswith("logits_per_")
+    }
+    found = {name: value for name, value in tensors(backwards).items() if name in expected}
+    return {name: value.flip(0) for name, value in found.items()}, expected
+
+
+def first_rows(together: Any, alone: Any, *, per_token: bool = False) -> tuple[Inputs, Inputs]:
+    """Return the first rows of a batch, cut to the length that they have alone, and those alone.
+
+    Left out are tensors in which rows do not stand on the first dimension.
+
+    Args:
+        per_token: only what is longer in the batch; what is pooled may be pooled at the end.
+    """
+    batch, found = tensors(together), {}
+    for name, value in tensors(alone).items():
+        other = batch.get(name)
+        if other is None or not _has_rows(value) or value.shape[0] != 1 or other.ndim != value.ndim:
+            continue
+        if per_token and other.shape[1:] == value.shape[1:]:
+            continue
+        inside = (0, *(slice(0, size) for size in value.shape[1:]))
+        found[name] = other[inside], value[0]
+    return {n: pair[0] for n, pair in found.items()}, {n: pair[1] for n, pair in found.items()}
+
+
+def padded(inputs: Mapping[str, Any], count: int, model: Any, side: str = "right") -> Inputs:
+    """Return texts with ``count`` more tokens on one side, which the mask covers.
+
+    Raises:
+        unittest.SkipTest: the model takes no texts, or no mask of them.
+    """
+    ids = inputs.get("input_ids")
+    if ids is None or "attention_mask" not in inspect.signature(model.forward).parameters:
+        raise unittest.SkipTest("this model takes no texts, or no mask of their padding")
+    masked = {"attention_mask": ids.new_ones(ids.shape), **inputs}
+    more = ids[:, -1:].expand(-1, count)
+    return _extended(masked, more, covered=True, left=side == "left")
+
+
+def continued(inputs: Mapping[str, Any], sequences: Any) -> Inputs:
+    """Return inputs whose text is all of the generated sequences, (1, tokens).
+
+    Those of an encoder-decoder are the decoder's tokens.
+    """
+    sequences, ids = sequences.cpu(), inputs.get("input_ids")
+    if ids is None or "decoder_input_ids" in inputs:
+        return {**inputs, "decoder_input_ids": sequences}
+    return _extended(inputs, sequences[:, ids.shape[1] :], covered=False)
+
+
+def _extended(inputs: Mapping[str, Any], more: Any, *, covered: bool, left: bool = False) -> Inputs:
+    """Return inputs with more tokens; what goes along with tokens (types, masks) grows too."""
+    import torch
+
+    shape = inputs["input_ids"].shape
+
+    def extend(name: str, value: Any) -> Any:
+        if not _has_rows(value) or value.shape[:2] != shape or name.startswith("decoder"):
+            return value
+        fill = 1 if name == "attention_mask" and not covered else 0
+        added = value.new_full((shape[0], more.shape[1], *value.shape[2:]), fill)
+        added = more if name == "input_ids" else added
+        return torch.cat([added, value] if left else [value, added], dim=1)
+
+    return {name: extend(name, value) for name, value in inputs.items()}
+
+
+def _has_rows(value: Any) -> bool:
+    return is_tensor(value) and value.ndim > 0

@@ -1,0 +1,118 @@
+"""What a model holds, and what is told of it at the end."""
+
+from __future__ import annotations
+
+import math
+import sys
+import unittest
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resource_pool.weights import Weights
+
+_SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def stored_dtype(folder: Path) -> str:
+    """Return the dtype of most parameters in a folder's safetensors files: "float32"."""
+    from safetensors import safe_open
+
+    counts: Counter[str] = Counter()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - no mapping
+                part = weights.get_slice(name)
+                counts[part.get_dtype()] += math.prod(part.get_shape())
+    sizes = {_SAFETENSORS_DTYPES.get(name, name): size for name, size in counts.items()}
+    return max(sizes, key=sizes.__getitem__)
+
+
+def weights_of(model: Any) -> dict[str, int]:
+    """Return a checksum of each parameter, and of each buffer that is saved; tied ones once."""
+    kept = model.state_dict()
+    named = [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n in kept)]
+    return {name: _checksum(tensor) for name, tensor in named}
+
+
+def state_of(model: Any) -> dict[str, Any]:
+    """Return all of a model that running it must leave as it is.
+
+    Weights and saved buffers, training flags, hooks, what asks for gradients, and the configs.
+    """
+    modules = {
+        f"module {name}": (one.training, len(one._forward_hooks), len(one._forward_pre_hooks))
+        for name, one in model.named_modules()
+    }
+    configs = [model.config, getattr(model, "generation_config", None)]
+    return {
+        "weights": weights_of(model),
+        "training, hooks": modules,
+        "requires_grad": {name: one.requires_grad for name, one in model.named_parameters()},
+        "configs": [None if one is None else one.to_json_string() for one in configs],
+    }
+
+
+def print_summary(weights: Weights) -> None:
+    """Print which weights ran, each model of the pool and where it is, and the statistics."""
+    from resource_pool import get_global_resource_pool
+
+    stats = get_global_resource_pool().get_stats()
+    lines = ["", f"Weights: {weights}"]
+    lines += [
+        f"Model {key}: {facts['memory_mb']:.1f} MB, device: {facts['device']}, "
+        f"dtype: {facts['dtype']}, weights: {facts['weights']}"
+        for key, facts in stats["models"].items()
+    ]
+    shown = ("hits", "misses", "cached_models", "memory_usage_mb", "low_memory_mode")
+    lines.append(f"Resource pool stats: { ({name: stats[name] for name in shown}) }")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+class NoProcessor:
+    """Stands for the processor of a twin that has none: one of its packages is not installed."""
+
+
+def processor_of(auto_class: Any, weights: Weights) -> Any:
+    """Load what prepares a model's inputs; none of the model's own code is run.
+
+    Args:
+        auto_class: transformers' AutoTokenizer, AutoImageProcessor, ...
+
+    Returns:
+        The processor; `NoProcessor` where the weights are a twin's and it has none that loads.
+    """
+    try:
+        return auto_class.from_pretrained(weights.path, trust_remote_code=False)
+    except (OSError, ImportError, ValueError):
+        if weights.kind != "tiny":
+            raise
+        return NoProcessor()
+
+
+@contextmanager
+def reported(model_name: str, preferences: Mapping[str, Any]) -> Iterator[None]:
+    """Write an error report where hardware fails; what is not here at all is a skip.
+
+    Raises:
+        unittest.SkipTest: the preferences insist on hardware that is not here; says why.
+    """
+    from resource_pool import DeviceUnavailableError, get_global_resource_pool, saved_error_report
+
+    try:
+        with saved_error_report(get_global_resource_pool(), model_name, preferences):
+            yield
+    except DeviceUnavailableError as error:
+        raise unittest.SkipTest(str(error)) from error
+
+
+def _checksum(tensor: Any) -> int:
+    import torch
+
+    plain = tensor.detach().cpu().contiguous().flatten()
+    return zlib.crc32(plain.view(torch.uint8).numpy())

@@ -1,0 +1,126 @@
+"""Forwards, states and room, measured on a small model of transformers."""
+
+from __future__ import annotations
+
+import copy
+import unittest
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from resource_pool import get_global_resource_pool, measuring
+from resource_pool.weights import Weights
+
+CONFIG = BertConfig(
+    vocab_size=32, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+)
+INPUTS = {"input_ids": torch.arange(12).view(2, 6)}
+
+
+@pytest.fixture
+def model():
+    return BertModel(copy.deepcopy(CONFIG)).eval()
+
+
+def test_a_forward_is_as_its_config_predicts(model):
+    predicted = measuring.predicted_forward(model, INPUTS)
+    measured = measuring.measured_forward(model, INPUTS)
+    assert measured.layout == predicted.layout
+    assert measured.layout["last_hidden_state"] == ((2, 6, 16), "float32")
+    assert measured.computed_in == predicted.computed_in == {"float32"}
+    assert measured.peak_bytes <= predicted.limit_bytes(torch.device("cpu"))
+
+
+def test_a_prediction_knows_nothing_of_the_instance(model):
+    original = model.forward
+    model.forward = lambda **given: original(**{**given, "hoard": torch.empty(10**7)})
+    model.forward = lambda **given: (torch.empty(10**7), original(**given))[1]
+    predicted = measuring.predicted_forward(model, INPUTS)
+    measured = measuring.measured_forward(model, INPUTS)
+    assert measured.peak_bytes > predicted.limit_bytes(torch.device("cpu"))
+
+
+def test_half_precision_inside_a_forward_is_seen(model):
+    original = model.forward
+
+    def forward(**given):
+        with torch.autocast("cpu", torch.bfloat16):
+            return original(**given)
+
+    model.forward = forward
+    assert "bfloat16" in measuring.measured_forward(model, INPUTS).computed_in
+
+
+def test_a_forward_that_needs_values_is_skipped_with_the_reason(model, monkeypatch):
+    def forward(self, **given):
+        raise ValueError("no values here")
+
+    monkeypatch.setattr(BertModel, "forward", forward)
+    with pytest.raises(unittest.SkipTest, match="no values here"):
+        measuring.predicted_forward(model, INPUTS)
+
+
+def touch(model):
+    next(model.parameters()).data[0] += 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        touch,
+        lambda model: model.train(),
+        lambda model: model.encoder.train(),
+        lambda model: model.register_forward_hook(lambda *_: None),
+        lambda model: next(model.parameters()).requires_grad_(False),
+        lambda model: setattr(model.config, "use_cache", False),
+    ],
+    ids=["weight", "training", "training inside", "hook", "gradient", "config"],
+)
+def test_every_change_of_a_model_is_seen(model, change):
+    before = measuring.state_of(model)
+    assert measuring.state_of(model) == before
+    change(model)
+    assert measuring.state_of(model) != before
+
+
+def test_tied_weights_count_once_and_untied_ones_do_not(model):
+    model.twin = torch.nn.Linear(16, 16, bias=False)
+    model.twin.weight = model.pooler.dense.weight
+    assert "twin.weight" not in measuring.weights_of(model)
+    model.twin.weight = torch.nn.Parameter(model.pooler.dense.weight.detach().clone())
+    assert "twin.weight" in measuring.weights_of(model)
+
+
+def test_the_stored_dtype_is_that_of_most_parameters(model, tmp_path):
+    model.to(torch.bfloat16)
+    model.pooler.float()
+    model.save_pretrained(tmp_path)
+    assert measuring.stored_dtype(tmp_path) == "bfloat16"
+
+
+def test_too_little_room_is_a_skip_with_the_arithmetic(model, monkeypatch):
+    stats = {"system_memory": {"available_mb": 7.8 * 1024}}
+    monkeypatch.setattr(type(get_global_resource_pool()), "get_stats", lambda _: stats)
+    with pytest.raises(unittest.SkipTest, match=r"needs 9\.1 GiB, 7\.8 free in this machine"):
+        measuring.need_memory(int(9.1 * 2**30))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    with (
+        pytest.raises(unittest.SkipTest, match="free on the disk"),
+        measuring.scratch_folder(model),
+    ):
+        pytest.fail("there is no room")
+
+
+class AutoNothing:
+    @staticmethod
+    def from_pretrained(folder, *, trust_remote_code):
+        assert trust_remote_code is False
+        raise OSError("no processor in this folder")
+
+
+def test_a_twin_may_lack_a_processor_and_a_real_model_may_not(tmp_path):
+    twin = Weights("m", tmp_path, "tiny", "", 0)
+    assert isinstance(measuring.processor_of(AutoNothing, twin), measuring.NoProcessor)
+    with pytest.raises(OSError, match="no processor"):
+        measuring.processor_of(AutoNothing, Weights("m", tmp_path, "pretrained", "", 0))

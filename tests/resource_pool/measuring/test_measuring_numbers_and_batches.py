@@ -1,0 +1,134 @@
+"""Numbers and batches: what counts as equal, and what a changed batch must do to outputs."""
+
+from __future__ import annotations
+
+import unittest
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resource_pool import measuring
+
+
+class TakesMask:
+    def forward(self, input_ids, attention_mask=None):
+        raise NotImplementedError
+
+
+class TakesNoMask:
+    def forward(self, input_ids):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "apart"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([1.0, 2.5], [1.0, 2.0], 0.25),
+        ([0.0, 1e-3], [0.0, 0.0], float("inf")),
+        ([float("inf"), 1.0], [float("inf"), 1.0], 0.0),
+        ([float("inf"), 1.5], [float("inf"), 1.0], 0.5),
+        ([1, 2], [1, 2], 0.0),
+        ([1, 2], [1, 3], float("inf")),
+        ([1.0], [1.0, 2.0], float("inf")),
+    ],
+)
+def test_the_difference_is_a_share_of_the_largest_expected_value(actual, expected, apart):
+    found = measuring.difference(torch.tensor(actual), torch.tensor(expected))
+    assert found == apart or (apart == float("inf") and found > 1e6)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected"),
+    [([float("nan")], [1.0]), ([1.0], [float("nan")]), ([1.0], [float("inf")])],
+)
+def test_what_is_no_number_is_within_no_limit(actual, expected):
+    found = measuring.difference(torch.tensor(actual), torch.tensor(expected))
+    assert not found <= 1e9
+
+
+def test_the_same_computation_has_a_narrower_limit_than_another_one():
+    for dtype in (torch.float32, torch.float16, "bfloat16"):
+        assert measuring.tolerance(dtype, repeated=True) < measuring.tolerance(dtype)
+
+
+def test_tensors_are_named_and_caches_left_out():
+    outputs = {
+        "logits": torch.zeros(2, 3),
+        "attentions": (torch.zeros(1), torch.ones(1)),
+        "past_key_values": ((torch.zeros(1),),),
+        "note": "text",
+    }
+    assert list(measuring.tensors(outputs)) == ["logits", "attentions.0", "attentions.1"]
+    assert measuring.layout(outputs)["logits"] == ((2, 3), "float32")
+    assert measuring.not_finite({**outputs, "bad": torch.tensor([float("nan")])}) == ["bad"]
+
+
+@given(st.integers(1, 4), st.integers(1, 6))
+def test_reversing_twice_gives_the_same_batch(width, length):
+    inputs = {"input_ids": torch.rand(2, length, width), "use_cache": False}
+    twice = measuring.reversed_rows(measuring.reversed_rows(inputs))
+    assert twice["input_ids"].equal(inputs["input_ids"])
+    assert twice["use_cache"] is False
+
+
+def test_packed_rows_are_skipped_with_the_reason():
+    with pytest.raises(unittest.SkipTest, match="packed"):
+        measuring.reversed_rows({"pixel_values": torch.zeros(8, 3)})
+
+
+def test_inputs_are_exchanged_whole_and_at_their_end_where_they_differ():
+    inputs = {
+        "input_ids": torch.tensor([[1, 2, 3, 4], [5, 6, 3, 4]]),
+        "pixel_values": torch.ones(2, 3),
+        "attention_mask": torch.tensor([[1, 1], [1, 0]]),
+        "future_values": torch.rand(2, 3),
+    }
+    changed = measuring.exchanged(inputs)
+    assert [what for what, _ in changed] == ["input_ids"]
+    ((_, others),) = changed
+    assert others["input_ids"].tolist() == [[5, 6, 3, 4], [1, 2, 3, 4]]
+    assert others["attention_mask"] is inputs["attention_mask"]
+
+
+def test_first_rows_are_cut_to_what_they_have_alone():
+    batch = {"hidden": torch.arange(12.0).view(2, 3, 2), "routed": torch.zeros(6, 2)}
+    alone = {"hidden": torch.arange(4.0).view(1, 2, 2), "routed": torch.zeros(3, 2)}
+    row, expected = measuring.first_rows(batch, alone)
+    assert row.keys() == expected.keys() == {"hidden"}
+    assert row["hidden"].equal(expected["hidden"])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_covered_by_the_mask(side):
+    inputs = {"input_ids": torch.tensor([[1, 2]]), "token_type_ids": torch.tensor([[1, 1]])}
+    padded = measuring.padded(inputs, 3, TakesMask(), side)
+    mask, ids = padded["attention_mask"][0], padded["input_ids"][0]
+    assert ids[mask.bool()].tolist() == [1, 2]
+    assert mask.tolist() == ([0, 0, 0, 1, 1] if side == "left" else [1, 1, 0, 0, 0])
+    assert padded["token_type_ids"].shape == ids[None].shape
+
+
+@pytest.mark.parametrize(
+    ("inputs", "model"),
+    [
+        ({"pixel_values": torch.zeros(1, 3)}, TakesMask()),
+        ({"input_ids": torch.zeros(1, 3)}, TakesNoMask()),
+    ],
+)
+def test_padding_that_no_mask_can_cover_is_skipped(inputs, model):
+    with pytest.raises(unittest.SkipTest, match="no mask"):
+        measuring.padded(inputs, 3, model)
+
+
+def test_a_generated_text_continues_with_all_of_it_seen():
+    inputs = {"input_ids": torch.tensor([[1, 2]]), "attention_mask": torch.tensor([[0, 1]])}
+    whole = measuring.continued(inputs, torch.tensor([[1, 2, 9, 8]]))
+    assert whole["input_ids"].tolist() == [[1, 2, 9, 8]]
+    assert whole["attention_mask"].tolist() == [[0, 1, 1, 1]]
+    decoder = {**inputs, "decoder_input_ids": torch.tensor([[0]])}
+    assert measuring.continued(decoder, torch.tensor([[0, 7]]))["decoder_input_ids"].tolist() == [
+        [0, 7]
+    ]

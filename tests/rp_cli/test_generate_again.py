@@ -1,0 +1,187 @@
+"""`rp generate` on files that are there, for many models, and with templates of the user's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from model_family_classifier import classify_model
+from rp_cli.codegen.plan import make_plan
+from rp_cli.codegen.render import is_unedited, render
+from rp_cli.errors import ExitCode
+
+FILE = "test_hf_gpt2.py"
+
+
+@pytest.fixture
+def edited(rp, tmp_path):
+    """A generated file in which somebody has changed something."""
+    rp("generate", "--model", "gpt2", "--output-dir", tmp_path)
+    path = tmp_path / FILE
+    path.write_text(path.read_text().replace("NEW_TOKENS = 5", "NEW_TOKENS = 7"))
+    return path
+
+
+def test_an_edited_file_is_left_alone(rp, tmp_path, edited):
+    before = edited.read_text()
+    done = rp("generate", "--model", "gpt2", "--model", "t5-small", "--output-dir", tmp_path)
+    assert done.code == ExitCode.BAD_INPUT
+    assert "was edited since rp wrote it" in done.err
+    assert "--force" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert edited.read_text() == before
+
+
+def test_force_overwrites_an_edited_file(rp, tmp_path, edited):
+    assert rp("generate", "--model", "gpt2", "--force", "--output-dir", tmp_path).code == 0
+    assert "NEW_TOKENS = 5" in edited.read_text()
+
+
+def test_force_does_not_overwrite_what_rp_never_wrote(rp, tmp_path):
+    (tmp_path / FILE).write_text("print('mine')\n")
+    done = rp("generate", "--model", "gpt2", "--force", "--output-dir", tmp_path)
+    assert done.code == ExitCode.BAD_INPUT
+    assert (tmp_path / FILE).read_text() == "print('mine')\n"
+
+
+def test_a_file_that_nobody_edited_is_replaced_without_force(rp, tmp_path):
+    rp("generate", "--model", "gpt2", "--timeout", "9", "--output-dir", tmp_path)
+    (result,) = rp("generate", "--model", "gpt2", "--output-dir", tmp_path, "--json").json
+    assert result["status"] == "replaced"
+    assert "CLEANUP_MINUTES = 0.1" in (tmp_path / FILE).read_text()
+
+
+def test_an_unchanged_file_is_not_written_again(rp, tmp_path):
+    rp("generate", "--model", "gpt2", "--output-dir", tmp_path)
+    before = (tmp_path / FILE).stat().st_mtime_ns
+    done = rp("generate", "--model", "gpt2", "--output-dir", tmp_path)
+    assert done.out.startswith("Unchanged: ")
+    assert (tmp_path / FILE).stat().st_mtime_ns == before
+
+
+def test_every_edit_is_noticed():
+    source = render(make_plan(classify_model("gpt2")))
+    assert is_unedited(source)
+    assert not is_unedited(source.replace("NEW_TOKENS = 5", "NEW_TOKENS = 6"))
+    assert not is_unedited(source + "\n")
+    assert not is_unedited(source.replace("Digest", "digest"))
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--diff"])
+def test_looking_writes_nothing(rp, tmp_path, isolated_home, option):
+    (isolated_home / "twins").mkdir()
+    output = tmp_path / "out"
+    done = rp("generate", "--model", "gpt2", option, "--clear-cache", "--output-dir", output)
+    assert done.code == 0
+    assert not output.exists()
+    assert (isolated_home / "twins").exists()
+    assert ("Would write" if option == "--dry-run" else "+++ ") in done.out
+
+
+def test_a_dry_run_says_what_needs_force(rp, tmp_path, edited):
+    done = rp("generate", "--model", "gpt2", "--dry-run", "--output-dir", tmp_path)
+    assert done.code == 0
+    assert f"Edited, needs --force: {edited}" in done.out
+
+
+def test_diff_shows_what_would_be_lost(rp, tmp_path, edited):
+    done = rp("generate", "--model", "gpt2", "--diff", "--output-dir", tmp_path)
+    changed = [line for line in done.out.splitlines() if line[:1] in "+-" and line[:3] != "+++"]
+    assert changed[1:] == ["-NEW_TOKENS = 7", "+NEW_TOKENS = 5"]
+    assert "NEW_TOKENS = 7" in edited.read_text()
+
+
+def test_many_models_from_a_file_are_a_line_each_and_no_bar_without_a_terminal(rp, tmp_path):
+    names = tmp_path / "models.txt"
+    names.write_text("# mine\n" + "".join(f"org/model-{n}\n" for n in range(25)))
+    done = rp("generate", "--all-from", names, "--output-dir", tmp_path / "out")
+    assert done.code == 0
+    assert len(done.out.splitlines()) == 25
+    assert len(list((tmp_path / "out").iterdir())) == 25
+    assert "Classifying" not in done.err
+    assert "\x1b" not in done.err
+
+
+def test_a_wrong_name_in_a_list_writes_nothing(rp, tmp_path):
+    (tmp_path / "models.txt").write_text("gpt2\n../evil\n")
+    done = rp("generate", "--all-from", tmp_path / "models.txt", "--output-dir", tmp_path / "out")
+    assert done.code == ExitCode.BAD_INPUT
+    assert "../evil" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_style_is_said_and_written(rp, tmp_path):
+    arguments = ("--model", "gpt2", "--style", "pytest", "--output-dir", tmp_path, "--json")
+    (result,) = rp("generate", *arguments).json
+    assert result["style"] == "pytest"
+    assert "import pytest\n" in (tmp_path / FILE).read_text()
+
+
+# Templates of the user's -------------------------------------------------------------------------
+
+
+def with_templates(rp, tmp_path, model: str = "gpt2", **templates: str):
+    folder = tmp_path / "templates"
+    folder.mkdir()
+    for name, text in templates.items():
+        (folder / f"hf_{name}_template.py.j2").write_text(text)
+    arguments = ("--template-dir", folder, "--output-dir", tmp_path / "out", "--json")
+    return rp("generate", "--model", model, *arguments)
+
+
+def test_a_block_of_a_template_is_overridden(rp, tmp_path):
+    override = (
+        '{% extends "rp/hf_text_generation_template.py.j2" %}\n'
+        "{% block constants %}{{ super() }}OWN = {{ plan.family | py }}\n{% endblock %}\n"
+    )
+    done = with_templates(rp, tmp_path, text_generation=override)
+    assert done.code == 0, done.err
+    source = (tmp_path / "out" / FILE).read_text()
+    assert 'NEW_TOKENS = 5\nOWN = "text_generation"\n' in source
+    assert "--template-dir" in source
+
+
+def test_the_base_is_overridden_for_every_family(rp, tmp_path):
+    override = (
+        '{% extends "rp/hf_base_template.py.j2" %}\n'
+        "{% block tests %}\n    OWN = 1\n{% endblock %}\n"
+    )
+    done = with_templates(rp, tmp_path, base=override)
+    assert done.code == 0, done.err
+    assert "    NEW_TOKENS" not in (tmp_path / "out" / FILE).read_text()
+
+
+def test_a_template_for_a_family_that_rp_has_none_for(rp, tmp_path):
+    done = with_templates(
+        rp, tmp_path, "MCG-NJU/videomae-base", video="NAME = {{ plan.model_name | py }}\n"
+    )
+    assert json.loads(done.out)[0]["template"] == "hf_video_template.py"
+    source = (tmp_path / "out" / "test_hf_mcg_nju_videomae_base.py").read_text()
+    assert source == 'NAME = "MCG-NJU/videomae-base"\n'
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ plan.nonsense }}", "nonsense"),
+        ("{{ nonsense }}", "'nonsense' is undefined"),
+        ("\n{% if %}", "line 2"),
+        ('{% extends "absent.j2" %}', "absent.j2"),
+        ("not python (", "make no Python"),
+        ("{{ plan.model_name + 1 }}", "str"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+    ],
+)
+def test_a_wrong_template_is_one_sentence_and_no_file(rp, tmp_path, template, words):
+    done = with_templates(rp, tmp_path, text_generation=template)
+    assert done.code == ExitCode.BAD_INPUT
+    assert words in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_template_folder_that_is_not_there(rp, tmp_path):
+    done = rp("generate", "--model", "gpt2", "--template-dir", tmp_path / "absent")
+    assert done.code == ExitCode.BAD_INPUT
+    assert "is no folder" in done.err
