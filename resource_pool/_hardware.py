@@ -11,12 +11,12 @@ from typing import Any
 logger = logging.getLogger("resource_pool")
 
 try:
-    from hardware_detection import CPU, CUDA, HARDWARE_NAMES, MPS, ROCM, XPU
+    from hardware_detection import CPU, CUDA, HARDWARE_NAMES, MPS, OPENVINO, ROCM, XPU
 except ImportError:
-    CPU, CUDA, ROCM, XPU, MPS = "cpu", "cuda", "rocm", "xpu", "mps"
-    HARDWARE_NAMES = (CPU, CUDA, ROCM, XPU, MPS)  # type: ignore[assignment]
+    CPU, CUDA, ROCM, XPU, MPS, OPENVINO = "cpu", "cuda", "rocm", "xpu", "mps", "openvino"
+    HARDWARE_NAMES = (CPU, CUDA, ROCM, XPU, MPS, OPENVINO)  # type: ignore[assignment]
 
-__all__ = ["CPU", "CUDA", "HARDWARE_NAMES", "MPS", "ROCM", "XPU", "detect"]
+__all__ = ["CPU", "CUDA", "HARDWARE_NAMES", "MPS", "OPENVINO", "ROCM", "XPU", "detect"]
 
 
 def detect() -> Mapping[str, Any]:

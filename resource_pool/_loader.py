@@ -19,7 +19,15 @@ from resource_pool._identity import Identity
 from resource_pool._mode import Mode
 from resource_pool._observer import Observer
 from resource_pool._placer import Loaded, Placer
-from resource_pool._planner import Decision, Request, Snapshot, decide, on_cpu, readable
+from resource_pool._planner import (
+    Decision,
+    Request,
+    Snapshot,
+    decide,
+    memory_place,
+    on_cpu,
+    readable,
+)
 from resource_pool._store import Joined, Store, checked
 from resource_pool.devices import Devices, released
 from resource_pool.errors import (
@@ -256,7 +264,7 @@ class Loader:
         self._charge(entry, decision)
 
     def _charge(self, entry: Entry, decision: Decision) -> None:
-        sizes = {decision.device: decision.needed or 0}
+        sizes = {memory_place(decision.device): decision.needed or 0}
         if decision.spread:
             # The budgets are what it may take; it takes what it needs, wherever that will be.
             share = (decision.needed or 0) / sum(decision.spread.values())
@@ -295,7 +303,7 @@ class Loader:
             if isinstance(loaded, Loaded):
                 break
             # Here the except block is left, and with it the traceback that pins tensors.
-            released(self._devices, _names(decision))
+            released(self._devices, [*map(memory_place, _names(decision))])
             if self._devices.is_out_of_memory(loaded):
                 tried, decision = self._next_means(entry, means, loaded)
             else:
@@ -439,7 +447,7 @@ class Loader:
             yield "trying the CPU", on_cpu(request, snapshot)
 
     def _by_evicting(self, decision: Decision) -> Iterator[tuple[str, Decision]]:
-        for name in _names(decision):
+        for name in map(memory_place, _names(decision)):
             with self._store.lock:
                 idle = [c for c in self.observer.candidates(name) if c.size and not c.held]
             enough = choose(idle, decision.needed or 1)

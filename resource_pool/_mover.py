@@ -12,7 +12,7 @@ from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
 from resource_pool._loader import Loader
 from resource_pool._observer import LOW_MEMORY_GPU_SHARE
-from resource_pool._planner import Request, is_on
+from resource_pool._planner import Request, is_on, memory_place
 from resource_pool._preferences import parse_preferences
 from resource_pool._store import Store
 from resource_pool.devices import Devices, memory_of, released
@@ -101,7 +101,7 @@ class Mover:
                 mine.append(entry)
                 value = self._store.reopen(entry, new)
                 size = entry.facts.get("memory_usage", 0)
-                room = self._store.ledger.charge(new, {device: size}, "reserved")
+                room = self._store.ledger.charge(new, {memory_place(device): size}, "reserved")
             try:
                 self._devices.place(value, device, None)
             except BaseException:
@@ -114,7 +114,7 @@ class Mover:
             facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
             facts["backend"] = backend
             self._store.publish(entry, value, facts)
-        released(self._devices, [came_from])
+        released(self._devices, [memory_place(came_from)])
         self._loader.reroute(old, new)
         self._log.add(Event("move", new, f"from {came_from} to {device}"))
         logger.info("Moved %s from %s to %s.", identity.label, came_from, device)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resource_pool._eviction import MIB, Candidate, choose
-from resource_pool._hardware import CPU, CUDA, MPS, ROCM, XPU
+from resource_pool._hardware import CPU, CUDA, MPS, OPENVINO, ROCM, XPU
 from resource_pool._preferences import (
     PRECISIONS,
     DeviceName,
@@ -22,8 +22,13 @@ from resource_pool._preferences import (
 from resource_pool.devices import Memory
 from resource_pool.errors import DeviceUnavailableError, InsufficientMemoryError
 
-# The backends that the pool can put a torch module on, with torch's name of the device type.
-TORCH_DEVICE_TYPES = {CPU: "cpu", CUDA: "cuda", ROCM: "cuda", XPU: "xpu", MPS: "mps"}
+# The backends that the pool can put a torch module on, with what their devices' names begin with;
+# torch's name of the device type, where torch has one.
+DEVICE_TYPES = {
+    CPU: "cpu", CUDA: "cuda", ROCM: "cuda", XPU: "xpu", MPS: "mps", OPENVINO: "openvino",
+}  # fmt: skip
+# OpenVINO keeps the compiled weights beside torch's.
+_COPIES = {OPENVINO: 2}
 
 
 _NEEDS = "it needs "
@@ -162,8 +167,8 @@ def explain(
 def torch_devices(report: Mapping[str, Any]) -> dict[str, Memory | None]:
     """Return the torch devices of a report with the memory that it knows, the CPU always."""
     found: dict[str, Memory | None] = {CPU: None}
-    for backend in TORCH_DEVICE_TYPES:
-        if backend == CPU or not report["hardware"].get(backend):
+    for backend in DEVICE_TYPES:
+        if backend in (CPU, OPENVINO) or not report["hardware"].get(backend):
             continue
         for device in report.get("details", {}).get(backend, {}).get("devices", ()):
             name = _torch_name(DeviceName(backend, device["index"]))
@@ -202,7 +207,7 @@ def _obstacle(wanted: DeviceName, request: Request, snapshot: Snapshot) -> str:
     if backend != CPU and not snapshot.report["hardware"].get(backend, False):
         reason = snapshot.report.get("details", {}).get(backend, {}).get("reason")
         return (reason or f"{backend} is not available here").rstrip(".")
-    if backend not in TORCH_DEVICE_TYPES:
+    if backend not in DEVICE_TYPES:
         return f"the pool does not place models on {backend} in this version"
     if _is_forced(wanted, preferences):
         return _missing_index(wanted, snapshot)
@@ -248,7 +253,8 @@ def _fit_one(device: DeviceName, request: Request, snapshot: Snapshot) -> Decisi
     name = _torch_name(device)
     dtype, note = _dtype(device, request, snapshot.report)
     needed = _needed(device.backend, dtype, request)
-    free = snapshot.free.get(name)
+    place = memory_place(name)
+    free = snapshot.free.get(place)
     decision = Decision(device.backend, name, dtype, (note,) if note else (), (), needed)
     if (name, dtype) in snapshot.cached:
         return decision
@@ -258,9 +264,9 @@ def _fit_one(device: DeviceName, request: Request, snapshot: Snapshot) -> Decisi
         return snapshot.crowded[name]
     if needed is None or free is None or needed <= free:
         return decision
-    leaving = choose(snapshot.idle.get(name, ()), needed - free)
+    leaving = choose(snapshot.idle.get(place, ()), needed - free)
     if leaving is None:
-        held = snapshot.held.get(name)
+        held = snapshot.held.get(place)
         rest = f", {held}" if held else ""
         return f"{_NEEDS}{readable(needed)}, {readable(free)} free{rest}"
     return replace(decision, evict=tuple(candidate.key for candidate in leaving))
@@ -271,7 +277,8 @@ def _needed(backend: str, dtype: str | None, request: Request) -> int | None:
     known = (request.preferences.hw_compatibility or {}).get(backend)
     if known and known.peak_mb is not None:
         return int(known.peak_mb * MIB)
-    return request.needed(dtype) if request.needed else None
+    estimated = request.needed(dtype) if request.needed else None
+    return None if estimated is None else estimated * _COPIES.get(backend, 1)
 
 
 def _spread(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision | None:
@@ -332,8 +339,9 @@ def _dtype(
 ) -> tuple[str | None, str]:
     """Return the dtype to cast to, and a note where the asked one is not there."""
     asked = request.preferences.precision
+    own = "float32" if wanted.backend == OPENVINO else None
     if asked is None:
-        return None, ""
+        return own, ""
     proved = _proved_dtypes(wanted, report)
     # int8 needs quantized layers, which a cast does not make.
     if asked != "int8" and (proved is None or asked in proved):
@@ -342,7 +350,8 @@ def _dtype(
         raise DeviceUnavailableError(
             f"{request.label}: {asked} is forced and does not work on {wanted}."
         )
-    return None, f"{asked} does not work on {wanted}; the model keeps its own dtype"
+    kept = "it computes in float32" if own else "the model keeps its own dtype"
+    return own, f"{asked} does not work on {wanted}; {kept}"
 
 
 def _devices(backend: str, report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -360,17 +369,22 @@ def _proved_dtypes(wanted: DeviceName, report: Mapping[str, Any]) -> set[str] | 
 
 
 def _torch_name(device: DeviceName) -> str:
-    kind = TORCH_DEVICE_TYPES[device.backend]
+    kind = DEVICE_TYPES[device.backend]
     return kind if device.index is None or kind in (CPU, MPS) else f"{kind}:{device.index}"
 
 
 def is_on(device: str, hardware: str) -> bool:
     """Whether torch's ``device`` ("cuda:1") is what ``hardware`` names ("rocm", "cuda:1")."""
-    backend, _, index = hardware.partition(":")
-    kind = TORCH_DEVICE_TYPES.get(backend, backend)
+    backend, _, index = memory_place(hardware).partition(":")
+    kind = DEVICE_TYPES.get(backend, backend)
     return device == (f"{kind}:{index}" if index else kind) or (
         not index and device.startswith(f"{kind}:")
     )
+
+
+def memory_place(device: str) -> str:
+    """Return the device whose memory a model takes on ``device``: RAM for OpenVINO's."""
+    return CPU if device.partition(":")[0] == OPENVINO else device
 
 
 def readable(size: int) -> str:

@@ -58,5 +58,9 @@ class OriginalTracebackError(PoolError):
         return f"\n\n{self.args[0]}"
 
 
+class UnsupportedOperationError(PoolError, RuntimeError):
+    """A backend cannot compute a model, or computes something else; the message says what."""
+
+
 class PredictionError(PoolError, ValueError):
     """Memory cannot be predicted: an unknown architecture, an impossible config or shape."""

@@ -1,0 +1,172 @@
+"""From a torch module to a model that OpenVINO runs: traced, converted, compiled."""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resource_pool.errors import UnsupportedOperationError
+
+# OpenVINO's own default on a CPU may be bf16, which differs in the third digit.
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_OPERATIONS = re.compile(
+    r"(?:No conversion rule found for operations|Conversion is failed for): ([^\n]+)"
+)
+
+
+class Inputs:
+    """The arguments of a forward, taken apart: tensors, and how the rest goes around them.
+
+    Attributes:
+        tensors: in the order in which the compiled model takes them.
+        signature: what a compiled model depends on besides the tensors' values and lengths.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        import torch
+        from torch.utils import _pytree
+
+        leaves, self._spec = _pytree.tree_flatten(dict(given))
+        for leaf in leaves:
+            if not isinstance(leaf, torch.Tensor | bool | int | float | str | None):
+                raise UnsupportedOperationError(
+                    f"OpenVINO cannot be given an argument of type {type(leaf).__name__}; load "
+                    "the model on device='cpu'."
+                )
+        self._leaves = [None if isinstance(leaf, torch.Tensor) else (leaf,) for leaf in leaves]
+        self.tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        kinds = tuple((tensor.dtype, tensor.dim()) for tensor in self.tensors)
+        self.signature = (kinds, repr(self._leaves), repr(self._spec))
+
+    def rebuilt(self, tensors: Sequence[Any]) -> dict[str, Any]:
+        """Return the arguments by name, with other tensors in the place of these."""
+        from torch.utils import _pytree
+
+        rest = iter(tensors)
+        leaves = [next(rest) if leaf is None else leaf[0] for leaf in self._leaves]
+        return dict(_pytree.tree_unflatten(leaves, self._spec))
+
+
+class Compiled:
+    """A forward compiled for one set of arguments.
+
+    Raises:
+        UnsupportedOperationError: the model cannot be converted or compiled.
+    """
+
+    def __init__(self, model: Any, inputs: Inputs, device: str, dtype: str) -> None:
+        flat = _flat_forward(model, inputs)
+        converted = _converted(flat, tuple(inputs.tensors))
+        self._spec, self._leaves = flat.spec, flat.leaves
+        self._model = _compiled(converted, device, dtype)
+        constants = (op for op in converted.get_ops() if op.get_type_name() == "Constant")
+        self.constant_bytes = sum(constant.get_byte_size() for constant in constants)
+
+    def __call__(self, tensors: Sequence[Any]) -> Any:
+        """Return the output, put together as the model's own forward does."""
+        import torch
+        from torch.utils import _pytree
+
+        # A request of its own: the compiled model's shared one serves one thread.
+        answer = self._model.create_infer_request().infer([*map(_as_array, tensors)])
+        values = iter(torch.from_numpy(array.copy()) for array in answer.values())
+        leaves = [
+            next(values).to(kind) if isinstance(kind, torch.dtype) else kind
+            for kind in self._leaves
+        ]
+        return _pytree.tree_unflatten(leaves, self._spec)
+
+
+def _flat_forward(model: Any, inputs: Inputs) -> Any:
+    """Return a module that takes the tensors by position and returns the tensors of the output.
+
+    After a run, ``spec`` and ``leaves`` say how to put the output together again: a dtype stands
+    for a tensor.
+    """
+    import torch
+    from torch.utils import _pytree
+
+    class FlatForward(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.spec: Any = None
+            self.leaves: list[Any] = []
+
+        def forward(self, *values: Any) -> Any:
+            output = type(model).forward(self.model, **inputs.rebuilt(values))
+            leaves, self.spec = _pytree.tree_flatten(output)
+            tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+            self.leaves = [v.dtype if isinstance(v, torch.Tensor) else v for v in leaves]
+            return tuple(tensors)
+
+    return FlatForward().eval()
+
+
+def _converted(flat: Any, example: tuple[Any, ...]) -> Any:
+    """Return OpenVINO's form of a module, traced with example inputs."""
+    import openvino
+    import torch
+
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's, about Python values that it keeps
+            return openvino.convert_model(
+                flat, example_input=example, extension=[_diff_extension()]
+            )
+    except Exception as error:
+        found = _OPERATIONS.findall(str(error))
+        what = f"no conversion for {', '.join(found)}" if found else str(error).split("\n")[0]
+        raise UnsupportedOperationError(f"OpenVINO cannot convert the model: {what}.") from error
+
+
+def _compiled(converted: Any, device: str, dtype: str) -> Any:
+    core = _core()
+    _, _, index = device.partition(":")
+    name = core.available_devices[int(index or 0)]
+    try:
+        return core.compile_model(converted, name, {"INFERENCE_PRECISION_HINT": _HINTS[dtype]})
+    except RuntimeError as error:
+        what = str(error).split("\n")[0]
+        raise UnsupportedOperationError(f"OpenVINO cannot compile the model: {what}.") from error
+
+
+@functools.cache
+def _core() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
+def _as_array(tensor: Any) -> Any:
+    import torch
+
+    tensor = tensor.detach().cpu()
+    # NumPy has no bfloat16.
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
+
+
+@functools.cache
+def _diff_extension() -> Any:
+    """Return the conversion of ``torch.diff``, which OpenVINO 2026.4 lacks.
+
+    transformers finds packed sequences by it wherever position ids are given, as generate() does.
+    """
+    import numpy as np
+    from openvino import opset13
+    from openvino.frontend.pytorch import ConversionExtension
+
+    def convert(node: Any) -> Any:
+        values, dimension = node.get_input(0), int(node.get_values_from_const_input(2))
+        prepended = node.get_input(3)
+        if "Framework" not in prepended.get_node().get_type_name():  # which stands for None
+            values = opset13.concat([prepended, values], dimension)
+        step, axes = np.array([1]), np.array([dimension])
+        later = opset13.slice(values, step, np.array([2**31 - 1]), step, axes)
+        earlier = opset13.slice(values, np.array([0]), np.array([-1]), step, axes)
+        return [opset13.subtract(later, earlier).output(0)]
+
+    return ConversionExtension("aten::diff", convert)
