@@ -26,6 +26,7 @@ from resource_pool.errors import (
     RecursiveLoadError,
     ResourceNotFoundError,
     SharedObjectError,
+    UnsupportedOperationError,
     WeightsUnavailableError,
 )
 
@@ -53,6 +54,7 @@ __all__ = [
     "ResourceNotFoundError",
     "ResourcePool",
     "SharedObjectError",
+    "UnsupportedOperationError",
     "WeightsUnavailableError",
     "explain",
     "get_global_resource_pool",

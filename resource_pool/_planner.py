@@ -375,7 +375,7 @@ def _torch_name(device: DeviceName) -> str:
 
 def is_on(device: str, hardware: str) -> bool:
     """Whether torch's ``device`` ("cuda:1") is what ``hardware`` names ("rocm", "cuda:1")."""
-    backend, _, index = memory_place(hardware).partition(":")
+    backend, _, index = hardware.partition(":")
     kind = DEVICE_TYPES.get(backend, backend)
     return device == (f"{kind}:{index}" if index else kind) or (
         not index and device.startswith(f"{kind}:")

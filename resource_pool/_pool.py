@@ -24,7 +24,7 @@ from resource_pool._loader import Estimate, Loader
 from resource_pool._maintenance import Maintenance, Monitor
 from resource_pool._mode import Mode
 from resource_pool._mover import Mover
-from resource_pool._planner import Decision, Request, is_on
+from resource_pool._planner import Decision, Request, is_on, memory_place
 from resource_pool._preferences import parse_preferences
 from resource_pool._store import Clock, Store, quoted
 from resource_pool._system import system_memory
@@ -436,7 +436,7 @@ class ResourcePool:
 
         with self._store.lock:
             ledger = self._store.ledger
-            named = [d for d in ledger.devices() if is_on(d, hardware_type)]
+            named = [d for d in ledger.devices() if is_on(d, memory_place(hardware_type))]
             holders = [charge for device in named for charge in ledger.holders(device)]
         held_by = [{"key": charge.owner, "mb": charge.size / 2**20} for charge in holders]
         return reports.error_report(

@@ -49,6 +49,10 @@ def place(model: Any, device: str, dtype: str | None) -> None:
     Raises:
         UnsupportedOperationError: it cannot be converted, or computes something else there.
     """
+    if getattr(model, "config", None) is None:
+        raise UnsupportedOperationError(
+            "OpenVINO takes models of transformers: of others, no inputs are known to compare on."
+        )
     remove(model)
     model.eval()
     forward = CompiledForward(model, device, dtype or "float32")

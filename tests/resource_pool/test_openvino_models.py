@@ -1,0 +1,156 @@
+"""Models on OpenVINO, really computed there, beside the same models on torch."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from resource_pool import DeviceUnavailableError, ResourcePool, UnsupportedOperationError
+from resource_pool.devices import openvino
+from resource_pool.weights import example_inputs, locate_weights
+
+pytest.importorskip("openvino")
+torch = pytest.importorskip("torch")
+
+OPENVINO = {"device": "openvino"}
+
+
+def load(model_type: str, auto_class: str):
+    import transformers
+
+    path = locate_weights(
+        f"a/{model_type}", auto_class=auto_class, model_type=model_type, mode="tiny"
+    ).path
+    return getattr(transformers, auto_class).from_pretrained(path)
+
+
+@pytest.fixture
+def pool() -> ResourcePool:
+    return ResourcePool()
+
+
+@pytest.fixture(scope="module")
+def shared() -> ResourcePool:
+    """A pool with a BERT on OpenVINO, for the tests that leave it as it is."""
+    pool = ResourcePool()
+    pool.get_model("embedding", "bert", lambda: load("bert", "AutoModel"), OPENVINO)
+    return pool
+
+
+def test_an_encoder_computes_there_what_it_computes_on_torch(shared):
+    model = shared.get_model("embedding", "bert", None, OPENVINO)
+    inputs = example_inputs(model, batch=3)
+    inputs["attention_mask"][1, 5:] = 0  # padding, which tracing did not see
+    got, expected = model(**inputs), load("bert", "AutoModel")(**inputs)
+    assert type(got) is type(expected)
+    torch.testing.assert_close(got.last_hidden_state, expected.last_hidden_state, rtol=0, atol=1e-4)
+    assert (model.backend, model.device) == ("openvino", torch.device("cpu"))
+    assert model.config.model_type == "bert"
+    shorter = {name: value[:, :7] for name, value in inputs.items()}
+    torch.testing.assert_close(
+        model(**shorter).pooler_output, load("bert", "AutoModel")(**shorter).pooler_output,
+        rtol=0, atol=1e-4,
+    )  # fmt: skip
+
+
+def test_the_statistics_say_where_it_is_and_ram_is_charged_for_both_copies(shared):
+    ((key, facts),) = shared.get_stats()["models"].items()
+    assert key == "embedding:bert:openvino:0:float32"
+    assert (facts["device"], facts["backend"], facts["dtype"], facts["weights"]) == (
+        "openvino:0", "openvino", "float32", "tiny",
+    )  # fmt: skip
+    alone = sum(p.numel() * 4 for p in load("bert", "AutoModel").parameters()) / 2**20
+    assert facts["memory_mb"] == pytest.approx(2 * alone, rel=0.05)
+    assert shared.get_stats()["devices"]["cpu"]["used_mb"] == facts["memory_mb"]
+
+
+def test_it_moves_to_torch_and_goes(pool):
+    model = pool.get_model("embedding", "bert", lambda: load("bert", "AutoModel"), OPENVINO)
+    pool.move_model_to_device("embedding", "bert", "cpu")
+    assert openvino.placement(model) is None
+    assert not hasattr(model, "backend")
+    assert [*pool.models] == ["embedding:bert:cpu:float32"]
+    del model
+    assert pool.clear()["held"] == {}
+
+
+def test_generation_agrees_with_torch_token_by_token(pool):
+    make = lambda: load("t5", "AutoModelForSeq2SeqLM")  # noqa: E731 - as a caller would write it
+    model = pool.get_model("text_generation", "t5", make, OPENVINO)
+    tokens = example_inputs(model, batch=2)["input_ids"]
+    options = {"max_new_tokens": 4, "do_sample": False}
+    got, expected = model.generate(tokens, **options), make().generate(tokens, **options)
+    assert torch.equal(got, expected)
+    # The encoder, which generate() calls by itself, is no exception.
+    assert openvino.placement(model.get_encoder()).constant_bytes > 0
+
+
+def test_an_asked_precision_is_the_one_that_it_computes_in(pool):
+    wish = {**OPENVINO, "precision": "bf16"}
+    make = lambda: load("vit", "AutoModel")  # noqa: E731
+    model = pool.get_model("vision", "vit", make, wish)
+    if openvino.placement(model) is None or openvino.placement(model).dtype != "bfloat16":
+        pytest.skip("this processor proved no bf16")
+    inputs = example_inputs(model, batch=2)
+    difference = (model(**inputs)[0] - make()(**inputs)[0]).abs().max()
+    assert 0 < difference < 0.3
+
+
+def test_what_it_cannot_do_is_an_error_and_never_a_wrong_answer(shared):
+    model = shared.get_model("embedding", "bert", None, OPENVINO)
+    inputs = example_inputs(model, batch=1)
+    with pytest.raises(UnsupportedOperationError, match="use_cache=False"):
+        model(**inputs, use_cache=True)
+    model.train()
+    with pytest.raises(UnsupportedOperationError, match="eval"):
+        model(**inputs, output_hidden_states=True)
+    model.eval()
+    assert len(model(**inputs, output_hidden_states=True).hidden_states) > 1
+
+
+def test_threads_share_it(shared):
+    model = shared.get_model("embedding", "bert", None, OPENVINO)
+    batches = [example_inputs(model, batch=1, seed=seed) for seed in range(8)]
+    alone = [model(**batch).pooler_output for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        together = [*threads.map(lambda batch: model(**batch).pooler_output, batches * 4)]
+    assert all(torch.equal(one, alone[i % 8]) for i, one in enumerate(together))
+
+
+def test_a_model_that_cannot_be_converted_falls_back_and_the_log_says_why(pool, caplog):
+    model = pool.get_model("embedding", "plain", lambda: torch.nn.Linear(4, 4), OPENVINO)
+    assert openvino.placement(model) is None
+    assert pool.get_stats()["models"]["embedding:plain:cpu:float32"]["backend"] == "cpu"
+    assert "OpenVINO" in caplog.text
+
+
+def test_forced_it_is_an_error(pool):
+    wish = {**OPENVINO, "force_device": True}
+    with pytest.raises(UnsupportedOperationError, match="OpenVINO"):
+        pool.get_model("embedding", "plain", lambda: torch.nn.Linear(4, 4), wish)
+    with pytest.raises(DeviceUnavailableError, match="openvino:7"):
+        pool.get_model("embedding", "bert", object, {"device": "openvino:7", "force_device": True})
+
+
+def test_another_answer_than_torchs_is_refused(pool, monkeypatch):
+    """A conversion that goes wrong without an error must not pass."""
+    real = openvino.Compiled.__call__
+
+    def wrong(self, tensors):
+        output = real(self, tensors)
+        output["last_hidden_state"] = output["last_hidden_state"] + 0.5
+        return output
+
+    monkeypatch.setattr(openvino.Compiled, "__call__", wrong)
+    with pytest.raises(UnsupportedOperationError, match="something else than torch"):
+        openvino.place(load("bert", "AutoModel"), "openvino", None)
+
+
+def test_saving_saves_the_model_itself(shared, tmp_path):
+    model = shared.get_model("embedding", "bert", None, OPENVINO)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
