@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hardware_detection import HARDWARE_NAMES
 from resource_pool import DeviceUnavailableError
 from resource_pool._planner import (
-    TORCH_DEVICE_TYPES,
+    DEVICE_TYPES,
     Decision,
     Request,
     Snapshot,
@@ -150,7 +150,7 @@ def test_the_choice_is_always_a_device_that_is_there(backends, wishes, index):
     decision = decide_on(Request("m", preferences), hardware)
     assert hardware["hardware"][decision.backend]
     kind, _, number = decision.device.partition(":")
-    assert kind == TORCH_DEVICE_TYPES[decision.backend]
+    assert kind == DEVICE_TYPES[decision.backend]
     assert not number or int(number) < len(backends[decision.backend])
 
 
