@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +49,8 @@ def read_answer(text: str) -> Answer:
         ProofError: the child reports an error, or the text is no such object.
     """
     try:
-        data = json.loads(text)
+        # A vendor's NaN or Infinity is no JSON value: unknown.
+        data = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError):
         data = None
     if isinstance(data, dict) and isinstance(data.get("error"), str):
@@ -58,6 +60,11 @@ def read_answer(text: str) -> Answer:
         return Answer(tuple(sorted(devices, key=lambda device: device.index)), dict(data["facts"]))
     except (TypeError, KeyError, ValueError, AttributeError):
         raise ProofError("the test computation answered nonsense") from None
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def _device(row: Mapping[str, Any]) -> Device:

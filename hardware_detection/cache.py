@@ -1,18 +1,19 @@
 """The file that spares the next process the probes, and when it is believed.
 
-A cache is believed only if it is what rp writes (schema version, every record checked) and its
-fingerprint is this machine's, now. "Available" is never read from it: it follows from the proofs
-in the records, and a record that contradicts its own proofs is refused. Whoever can write the
-file with the right fingerprint could also replace rp itself; against that there is no defence
-here, and a checksum would only look like one.
+It holds the last detections, one per fingerprint: workers that see a GPU each, and environments
+that share a home, do not throw out each other's. One is believed only if it is what rp writes
+(schema version, every record checked) and its fingerprint is this machine's, now. "Available" is
+never read from it: it follows from the proofs in the records, and a record that contradicts its
+own proofs is refused. Whoever can write the file with the right fingerprint could also replace rp
+itself; against that there is no defence here, and a checksum would only look like one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -20,13 +21,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hardware_detection.errors import HardwareCacheError
-from hardware_detection.files import rp_home, write_atomically
+from hardware_detection.files import read_regular, rp_home, write_atomically
 from hardware_detection.log import log
 from hardware_detection.names import HARDWARE_NAMES
 from hardware_detection.record import Detection, RecordError, from_json, to_json
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 1 << 20
+# One per GPU of a large machine.
+_MOST_DETECTIONS = 8
 # Longer than a whole detection may take.
 _LOCK_TIMEOUT_S = 180.0
 
@@ -54,8 +57,8 @@ def read(path: Path, what: str = "hardware cache") -> dict[str, Any] | None:
             something else.
     """
     try:
-        text = _read_text(path)
-        data = json.loads(text, parse_constant=_refuse_constant)
+        text = read_regular(path, MAX_BYTES).decode("utf-8")
+        data = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -75,14 +78,16 @@ def read(path: Path, what: str = "hardware cache") -> dict[str, Any] | None:
 
 
 def require_cache(path: Path, data: Mapping[str, Any]) -> None:
-    """Refuse a file that holds something else than any tool's hardware cache.
+    """Refuse a file that is neither ours nor has the form of the guides, ``{"hardware": {…}}``.
 
     It would be overwritten, and a slip such as ``--cache package.json`` must not cost a file.
 
     Raises:
-        HardwareCacheError: it has none of the keys that such a cache has.
+        HardwareCacheError: it is something else.
     """
-    if not data.keys() & {"schema_version", "fingerprint", "hardware"}:
+    ours = {"schema_version", "fingerprint", "results"} <= data.keys()
+    guides = isinstance(data.get("hardware"), dict) and "schema_version" not in data
+    if not (ours or guides):
         raise HardwareCacheError(
             f"{path} is not a hardware cache and is left as it is; choose another path"
         )
@@ -100,11 +105,12 @@ def believe(data: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> Detectio
 def _believe(data: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> Detection:
     if data.get("schema_version") != SCHEMA_VERSION:
         raise RecordError("it has another schema version")
-    if data.get("fingerprint") != fingerprint:
+    row = next((one for one in _detections(data) if one.get("fingerprint") == fingerprint), None)
+    if row is None:
         raise RecordError(f"changed: {_difference(data.get('fingerprint'), fingerprint)}")
     try:
-        results = tuple(from_json(data["results"][name]) for name in HARDWARE_NAMES)
-        detected_at = datetime.fromisoformat(data["detected_at"]).astimezone(timezone.utc)
+        results = tuple(from_json(row["results"][name]) for name in HARDWARE_NAMES)
+        detected_at = datetime.fromisoformat(row["detected_at"]).astimezone(timezone.utc)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"it is not as rp writes it ({error})") from error
     if [result.name for result in results] != list(HARDWARE_NAMES):
@@ -112,19 +118,37 @@ def _believe(data: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> Detecti
     return Detection(results, fingerprint, detected_at)
 
 
-def write(path: Path, detection: Detection) -> None:
-    """Replace the file with this detection.
+def write(path: Path, detection: Detection, before: Mapping[str, Any] | None = None) -> None:
+    """Replace the file with this detection and, behind it, the last others of ``before``.
 
     Raises:
         OSError: it cannot be written.
     """
-    data = {
-        "schema_version": SCHEMA_VERSION,
+    newest = {
         "detected_at": detection.detected_at.isoformat(timespec="seconds"),
         "fingerprint": detection.fingerprint,
         "results": {result.name: to_json(result) for result in detection.results},
     }
-    write_atomically(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    others = [
+        one for one in _detections(before or {}) if one["fingerprint"] != newest["fingerprint"]
+    ]
+    for kept in range(min(len(others), _MOST_DETECTIONS - 1), -1, -1):
+        data = {"schema_version": SCHEMA_VERSION, **newest, "others": others[:kept]}
+        text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+        if len(text) <= MAX_BYTES:
+            break
+    write_atomically(path, text)
+
+
+def _detections(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the detections in a file, the newest first, with none of their records checked."""
+    others = data.get("others")
+    rows = [data, *(others if isinstance(others, list) else ())]
+    return [
+        {key: row.get(key) for key in ("detected_at", "fingerprint", "results")}
+        for row in rows
+        if isinstance(row, dict) and isinstance(row.get("fingerprint"), dict)
+    ]
 
 
 @contextmanager
@@ -153,24 +177,15 @@ def locked(path: Path) -> Iterator[None]:
             lock.release()
 
 
-def _read_text(path: Path) -> str:
-    # Not blocking: opening a named pipe would wait for a writer for ever.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(0, "it is not a regular file")
-        with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            content = stream.read(MAX_BYTES + 1)
-    finally:
-        os.close(descriptor)
-    if len(content) > MAX_BYTES:
-        raise OSError(0, f"it is larger than the {MAX_BYTES >> 20} MiB that rp reads")
-    return content.decode("utf-8")
-
-
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no number")
+    return value
 
 
 def _difference(old: object, new: Mapping[str, Any]) -> str:

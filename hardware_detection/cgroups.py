@@ -146,6 +146,6 @@ def _memory(read_text: ReadText, folder: str, files: _Files) -> Iterator[tuple[f
     used = whole_number(read_text(f"{folder}/{files.memory_used}")) or 0
     statistics = read_text(f"{folder}/memory.stat") or ""
     found = re.search(rf"^{files.droppable} (\d+)$", statistics, re.MULTILINE)
-    droppable = int(found.group(1)) if found else 0
+    droppable = whole_number(found.group(1)) or 0 if found else 0
     free = min(limit, max(0, limit - max(0, used - droppable)))
     yield round(limit / _MIB, 1), round(free / _MIB, 1)

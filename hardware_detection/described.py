@@ -32,7 +32,7 @@ from hardware_detection.errors import HardwareCacheError, HardwareDescriptionErr
 from hardware_detection.files import write_atomically
 from hardware_detection.names import CPU, CUDA, HARDWARE_NAMES, ROCM, XPU
 from hardware_detection.record import ADAPTERS, MOST_MEBIBYTES, Detection, Device, ProbeResult
-from hardware_detection.report import build_report
+from hardware_detection.report import build_report, printable
 
 FORMAT = 1
 _KEYS = {
@@ -279,4 +279,4 @@ def _text(row: Mapping[str, Any], key: str, default: str) -> str:
     value = row.get(key, default)
     if not isinstance(value, str):
         raise ValueError(f"{key} must be a text")
-    return value
+    return printable(value)

@@ -44,6 +44,6 @@ def _run(machine: Machine, name: str, module: str) -> ProbeResult:
     except Exception as error:
         log().debug("probe %s failed", name, exc_info=True)
         reason = f"the probe itself failed ({type(error).__name__}: {error}); please report it"
-        result = ProbeResult(name, "error", reason)
+        result = ProbeResult(name, "error", reason, retry=True)
     log().debug("%s: %s in %.2f s", name, result.status, time.monotonic() - started)
     return result

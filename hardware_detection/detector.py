@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from hardware_detection import names
+from hardware_detection.errors import RequirementError, UnknownHardwareError
 from hardware_detection.log import log
 from hardware_detection.names import CPU, CUDA, ROCM, XPU
 
@@ -111,8 +112,14 @@ class HardwareDetector:
         Args:
             model_requirements: the guides' ``hw_compatibility``: backend -> ``{"compatible":
                 bool, "memory_usage": {"peak": MiB}}``. What is not named counts as compatible.
+
+        Raises:
+            UnknownHardwareError: no backend has this name.
+            RequirementError: what is required of one is nothing that can be judged.
         """
         requirements = model_requirements or {}
+        for name, requirement in requirements.items():
+            _check_requirement(name, requirement)
         order = [*names.DEFAULT_PRIORITY, *names.HARDWARE_NAMES]
         return [
             name
@@ -144,3 +151,19 @@ class HardwareDetector:
         free = [row["memory_free_mb"] for row in self._usable(name)]
         known = [value for value in free if value is not None]
         return peak is None or not known or max(known) >= peak
+
+
+def _check_requirement(name: object, requirement: object) -> None:
+    from collections.abc import Mapping
+
+    if name not in names.HARDWARE_NAMES:
+        raise UnknownHardwareError(str(name), names.HARDWARE_NAMES)
+    if not isinstance(requirement, Mapping):
+        raise RequirementError(f"what is required of {name} must be a mapping")
+    if not isinstance(requirement.get("compatible", True), bool):
+        raise RequirementError(f"'compatible' of {name} must be True or False")
+    usage = requirement.get("memory_usage") or {}
+    peak: Any = usage.get("peak") if isinstance(usage, Mapping) else "no mapping"
+    # Infinity is more than there is, and NaN fails every comparison.
+    if peak is not None and (type(peak) not in (int, float) or not peak >= 0):
+        raise RequirementError(f"'memory_usage' of {name} must be {{'peak': MiB}}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from hardware_detection.parsing import parse_visible_devices
+from hardware_detection.parsing import parse_visible_devices, whole_number
 
 #: Every variable that influences detection or what runs on what was detected -> what it does.
 RELEVANT = {
@@ -14,11 +14,17 @@ RELEVANT = {
     "NVIDIA_VISIBLE_DEVICES": "which NVIDIA GPUs a container was given",
     "HIP_VISIBLE_DEVICES": "which AMD GPUs are seen",
     "ROCR_VISIBLE_DEVICES": "which AMD GPUs the ROCm runtime shows",
+    "GPU_DEVICE_ORDINAL": "which AMD GPUs are seen, by its older name",
     "HSA_OVERRIDE_GFX_VERSION": "as which architecture an AMD GPU presents itself",
     "PYTORCH_ENABLE_MPS_FALLBACK": "whether operations that MPS lacks run on the CPU",
     "PYTORCH_MPS_HIGH_WATERMARK_RATIO": "how much memory MPS may take",
     "PYTORCH_CUDA_ALLOC_CONF": "how PyTorch allocates GPU memory",
+    "PYTORCH_ALLOC_CONF": "how PyTorch allocates GPU memory, by its newer name",
+    "ZE_AFFINITY_MASK": "which Intel GPUs are seen",
+    "ZE_FLAT_DEVICE_HIERARCHY": "whether an Intel GPU of several tiles counts as several",
+    "ONEAPI_DEVICE_SELECTOR": "which devices Intel's runtimes show",
     "PJRT_DEVICE": "which device torch_xla uses",
+    "TPU_VISIBLE_CHIPS": "which TPU chips are seen",
     "QNN_SDK_ROOT": "where the QNN SDK is",
     "OMP_NUM_THREADS": "how many threads a computation on the CPU takes",
     "MKL_NUM_THREADS": "how many threads MKL takes",
@@ -100,8 +106,8 @@ def _threads(environ: Mapping[str, str], cores: int) -> Iterator[str]:
     if omp is not None and mkl is not None and omp != mkl:
         yield f"OMP_NUM_THREADS={omp} and MKL_NUM_THREADS={mkl} differ; set only one"
     for name, value in (("OMP_NUM_THREADS", omp), ("MKL_NUM_THREADS", mkl)):
-        first = (value or "").split(",")[0].strip()
-        if first.isdecimal() and int(first) > cores:
+        threads = whole_number((value or "").split(",")[0])
+        if threads is not None and threads > cores:
             yield f"{name}={value} asks for more threads than the {cores} cores that are here"
 
 

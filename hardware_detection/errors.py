@@ -11,6 +11,10 @@ class HardwareCacheError(ValueError):
     """A hardware cache file that the user named cannot be read, understood or written."""
 
 
+class SettingError(HardwareCacheError):
+    """An environment variable names no place for what rp keeps, the hardware cache among it."""
+
+
 class HardwareDescriptionError(ValueError):
     """A file that should describe a machine cannot be read, or describes none."""
 

@@ -23,8 +23,10 @@ _PACKAGES = (
     "nvidia-ml-py",
     "playwright",
 )
-# Device files of NVIDIA, AMD, Windows' Linux and Google: a container may gain or lose them.
+# Device files of NVIDIA, AMD, Windows' Linux and Google: a container may gain or lose them, and
+# those in the folder of the kernel's Direct Rendering Manager.
 _DEVICE_FILES = ("nvidia", "kfd", "dxg", "accel")
+_RENDER_FOLDER = "/dev/dri"
 
 
 def fingerprint(machine: Machine) -> dict[str, Any]:
@@ -42,7 +44,8 @@ def fingerprint(machine: Machine) -> dict[str, Any]:
         "limits": list(machine.limits()[:2]),
         "drivers": _drivers(machine),
         "device_files": [
-            name for name in machine.listdir("/dev") if name.startswith(_DEVICE_FILES)
+            *(name for name in machine.listdir("/dev") if name.startswith(_DEVICE_FILES)),
+            *machine.listdir(_RENDER_FOLDER),
         ],
         "packages": {name: machine.package_version(name) for name in _PACKAGES},
         "torch": build and build._asdict(),

@@ -63,9 +63,9 @@ class CpuCounts(NamedTuple):
 
 
 class CpuTarget(NamedTuple):
-    """A CPU by archspec's names."""
+    """A CPU by archspec's names; no microarchitecture: unknown."""
 
-    microarchitecture: str
+    microarchitecture: str | None
     features: frozenset[str]
 
 

@@ -56,7 +56,9 @@ def split_device(device: object) -> tuple[str, int | None]:
     text = str(device).strip().lower()
     name, colon, index = text.partition(":")
     name = _ALIASES.get(name, name)
-    if name not in HARDWARE_NAMES or (colon and not (index.isascii() and index.isdigit())):
+    # More digits than a device could have: int() refuses texts that are too long in its own way.
+    is_index = index.isascii() and index.isdigit() and len(index) < 10
+    if name not in HARDWARE_NAMES or (colon and not is_index):
         raise UnknownHardwareError(str(device), HARDWARE_NAMES)
     return name, int(index) if colon else None
 

@@ -44,10 +44,15 @@ def loads(uuids: Iterable[str]) -> dict[str, tuple[float | None, float, float]]:
         try:
             with session() as nvml:
                 for uuid in wanted:
-                    gpu = nvml.nvmlDeviceGetHandleByUUID(nvml_uuid(uuid))
-                    found[uuid] = _load(nvml, gpu)
+                    ask(nvml, uuid)
         except Exception as error:
             log().debug("NVML does not tell: %s", error)
+
+    def ask(nvml: Any, uuid: str) -> None:
+        try:
+            found[uuid] = _load(nvml, nvml.nvmlDeviceGetHandleByUUID(nvml_uuid(uuid)))
+        except Exception as error:  # one GPU that fell off the bus does not hide the others
+            log().debug("NVML does not tell of %s: %s", uuid, error)
 
     thread = threading.Thread(target=ask_all, daemon=True)
     thread.start()

@@ -55,16 +55,18 @@ def parse_sockets(text: str) -> int | None:
 
 def parse_meminfo(text: str) -> tuple[float, float] | None:
     """Return total and available memory in MiB from /proc/meminfo; None where it lacks them."""
-    sizes = dict(re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB$", text, re.MULTILINE))
-    if len(sizes) != 2:
+    sizes = dict(re.findall(r"^(MemTotal|MemAvailable): +(\d+) kB$", text, re.MULTILINE))
+    total, available = (whole_number(sizes.get(name)) for name in ("MemTotal", "MemAvailable"))
+    if total is None or available is None:
         return None
-    return round(int(sizes["MemTotal"]) / 1024, 1), round(int(sizes["MemAvailable"]) / 1024, 1)
+    return round(total / 1024, 1), round(available / 1024, 1)
 
 
 def parse_nvidia_driver(text: str) -> str | None:
     """Return the driver's version from /proc/driver/nvidia/version ("580.65.06"), or None."""
-    found = re.search(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)*)\s", text + "\n")
-    return found.group(1) if found else None
+    _, _, after = text.partition("NVRM version:")
+    words = (after.splitlines() or [""])[0].split()
+    return next((word for word in words if re.fullmatch(r"\d+(\.\d+)+", word)), None)
 
 
 def parse_nvidia_smi(
@@ -80,14 +82,15 @@ def parse_nvidia_smi(
     for line in text.splitlines():
         cells = [_known(cell) for cell in line.split(",")]
         row = dict(zip(fields, cells)) if len(cells) == len(fields) else {}  # noqa: B905 - equal
-        if not (row.get("index") or "").isdecimal():
+        index = whole_number(row.get("index"))
+        if index is None:
             continue
         driver = driver or row.get("driver_version")
-        devices.append(_nvidia_device(row))
+        devices.append(_nvidia_device(index, row))
     return tuple(devices), driver
 
 
-def _nvidia_device(row: Mapping[str, str | None]) -> Device:
+def _nvidia_device(index: int, row: Mapping[str, str | None]) -> Device:
     facts: dict[str, Any] = {
         "uuid": row.get("uuid"),
         "compute_capability": row.get("compute_cap"),
@@ -96,7 +99,7 @@ def _nvidia_device(row: Mapping[str, str | None]) -> Device:
     if mig is not None:
         facts["mig"] = {"enabled": mig == "Enabled", "instances": []}
     return Device(
-        index=int(row["index"] or 0),
+        index=index,
         name=row.get("name") or "unknown",
         memory_total_mb=_number(row.get("memory.total")),
         memory_free_mb=_number(row.get("memory.free")),
@@ -131,39 +134,52 @@ def has_tensor_cores(name: str, compute_capability: str) -> bool | None:
     They came with 7.0. The small Turing chips (TU116, TU117) are 7.5 too and have none; only
     their names tell.
     """
-    major = compute_capability.partition(".")[0]
-    if not major.isdecimal():
+    major = whole_number(compute_capability.partition(".")[0])
+    if major is None:
         return None
     small_turing = re.search(r"\b(GTX 16\d\d|MX[45]50|T[4568]00|T550|T1000|T1200)\b", name)
-    return int(major) >= 7 and not (compute_capability == "7.5" and small_turing)
+    return major >= 7 and not (compute_capability == "7.5" and small_turing)
 
 
 def parse_rocminfo(text: str) -> tuple[Device, ...]:
     """Return the GPUs, unproved, that ``rocminfo`` lists, in its order."""
-    agents = re.split(r"^\*+\s*\nAgent \d+\s*\n\*+\s*$", text, flags=re.MULTILINE)[1:]
-    gpus = [agent for agent in agents if _field(agent, "Device Type") == "GPU"]
+    gpus = [agent for agent in _agents(text) if agent.get("Device Type") == "GPU"]
     return tuple(_rocm_device(index, agent) for index, agent in enumerate(gpus))
 
 
-def _rocm_device(index: int, agent: str) -> Device:
-    uuid = _field(agent, "Uuid") or ""
+def _agents(text: str) -> list[dict[str, str]]:
+    """Return the facts of each agent; "Global" is the size of its first global memory pool."""
+    agents: list[dict[str, str]] = []
+    agent: dict[str, str] = {}  # what stands before the first one is not kept
+    segment = ""
+    for line in text.splitlines():
+        name, _, value = (part.strip() for part in line.partition(":"))
+        if re.fullmatch(r"Agent \d{1,9}", name):
+            agent, segment = {}, ""
+            agents.append(agent)
+        elif name == "Segment":
+            segment = value
+        elif name == "Size" and segment.startswith("GLOBAL"):
+            agent.setdefault("Global", value)
+        elif line.startswith("  ") and not line.startswith("   ") and value:
+            agent.setdefault(name, value)
+    return agents
+
+
+def _rocm_device(index: int, agent: Mapping[str, str]) -> Device:
+    uuid = agent.get("Uuid", "")
+    kibibytes = whole_number(agent.get("Global", "").partition("(")[0])
     facts = {
-        "gcn_arch": _field(agent, "Name"),
+        "gcn_arch": agent.get("Name"),
         # Consumer cards have none and say "GPU-XX".
         "uuid": None if uuid.endswith("-XX") else uuid or None,
     }
-    pool = re.search(r"Segment:\s+GLOBAL.*\n\s*Size:\s+(\d+)\(", agent)
     return Device(
         index=index,
-        name=_field(agent, "Marketing Name") or "unknown",
-        memory_total_mb=round(int(pool.group(1)) / 1024, 1) if pool else None,
+        name=agent.get("Marketing Name", "unknown"),
+        memory_total_mb=None if kibibytes is None else round(kibibytes / 1024, 1),
         facts={key: value for key, value in facts.items() if value},
     )
-
-
-def _field(agent: str, name: str) -> str | None:
-    found = re.search(rf"^  {name}:[ \t]+(\S.*?)\s*$", agent, re.MULTILINE)
-    return found.group(1) if found else None
 
 
 def parse_kfd_node(text: str) -> str | None:
@@ -174,8 +190,8 @@ def parse_kfd_node(text: str) -> str | None:
     (LLVM's AMDGPU processor names).
     """
     found = re.search(r"^gfx_target_version (\d+)$", text, re.MULTILINE)
-    version = int(found.group(1)) if found else 0
-    if version == 0:
+    version = whole_number(found.group(1)) if found else None
+    if not version:
         return None
     return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
 

@@ -63,6 +63,8 @@ class ProbeResult:
         devices: in the order of their index.
         facts: what is known of the backend as a whole (versions, driver), JSON values.
         sources: fact -> where it comes from ("/proc/cpuinfo", "torch", …), for device facts too.
+        retry: something that was tried here failed (a computation, a child process), and may not
+            when it is tried again: memory was full, the disk slow, a device held by somebody.
     """
 
     name: str
@@ -71,6 +73,7 @@ class ProbeResult:
     devices: tuple[Device, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    retry: bool = False
 
     def __post_init__(self) -> None:
         """Refuse the one lie that matters: available without a proof."""
@@ -112,6 +115,7 @@ def from_json(data: object) -> ProbeResult:
     _require(status in get_args(Status), f"{name}: status")
     sources = _mapping(row["sources"], f"{name}: sources")
     _require(all(isinstance(value, str) for value in sources.values()), f"{name}: sources")
+    _require(isinstance(row["retry"], bool), f"{name}: retry")
     return ProbeResult(
         name=name,
         status=status,
@@ -119,6 +123,7 @@ def from_json(data: object) -> ProbeResult:
         devices=tuple(_device(item, name) for item in _list(row["devices"], f"{name}: devices")),
         facts=_mapping(row["facts"], f"{name}: facts"),
         sources=sources,
+        retry=row["retry"],
     )
 
 

@@ -8,21 +8,21 @@ from datetime import datetime, timezone
 from typing import Any
 
 from hardware_detection.cache import SCHEMA_VERSION
+from hardware_detection.gpu_loads import loads_now
 from hardware_detection.machine import Machine
 from hardware_detection.names import CPU, CUDA, DEFAULT_PRIORITY, MPS, ROCM, XPU, torch_device_name
 from hardware_detection.record import Detection, Device, ProbeResult
 
 
 def report_now(detection: Detection, machine: Machine, *, from_cache: bool) -> dict[str, Any]:
-    """Return the report with the system's and, where NVML tells it, the GPUs' free memory."""
+    """Return the report with the system's free memory now, and the GPUs' where they tell it."""
     total, available = machine.memory_mb()
-    loads = machine.gpu_loads(_cuda_uuids(detection)) if from_cache else {}
     return build_report(
         detection,
         from_cache=from_cache,
         age_seconds=(datetime.now(timezone.utc) - detection.detected_at).total_seconds(),
         memory_mb=(total, available),
-        gpu_free_mb={uuid: free for uuid, (_, _, free) in loads.items()},
+        gpu_free_mb=_gpu_free_mb(detection, machine) if from_cache else {},
     )
 
 
@@ -32,7 +32,7 @@ def build_report(
     from_cache: bool,
     age_seconds: float,
     memory_mb: tuple[float, float],
-    gpu_free_mb: Mapping[str, float],
+    gpu_free_mb: Mapping[tuple[str, int], float],
 ) -> dict[str, Any]:
     """Return the report as plain JSON values; docs of the package list its keys.
 
@@ -41,7 +41,7 @@ def build_report(
         from_cache: whether they were recorded earlier.
         age_seconds: how long ago.
         memory_mb: the system's memory in MiB now, total and available.
-        gpu_free_mb: GPUs' free memory in MiB now, by UUID.
+        gpu_free_mb: GPUs' free memory in MiB now, by backend and index, as far as it is known.
     """
     age = max(0.0, round(age_seconds, 1))
     total, available = memory_mb
@@ -60,7 +60,7 @@ def build_report(
             name: _details(result, age, available, gpu_free_mb) for name, result in results.items()
         },
         "errors": {
-            name: result.reason
+            name: printable(result.reason)
             for name, result in results.items()
             if result.status in ("unusable", "error")
         },
@@ -97,17 +97,28 @@ def automatic_hardware(report: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
+def printable(text: str) -> str:
+    """Return a text without what a terminal would obey: a driver or a file may have written it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _details(
-    result: ProbeResult, age: float, available_mb: float, gpu_free_mb: Mapping[str, float]
+    result: ProbeResult,
+    age: float,
+    available_mb: float,
+    gpu_free_mb: Mapping[tuple[str, int], float],
 ) -> dict[str, Any]:
-    devices = [_device(device, age, gpu_free_mb) for device in result.devices]
+    devices = [
+        _device(device, age, gpu_free_mb.get((result.name, device.index)))
+        for device in result.devices
+    ]
     if result.name == CPU:
         for device in devices:
             device.update(memory_free_mb=available_mb, memory_free_age_seconds=0.0)
     return {
         **result.facts,
         "status": result.status,
-        "reason": result.reason,
+        "reason": printable(result.reason),
         # Only what can be computed on counts; `devices` also has those that were merely seen.
         "device_count": sum(1 for device in result.devices if device.dtypes),
         "devices": devices,
@@ -115,17 +126,16 @@ def _details(
     }
 
 
-def _device(device: Device, age: float, gpu_free_mb: Mapping[str, float]) -> dict[str, Any]:
-    fresh = gpu_free_mb.get(str(device.facts.get("uuid")))
+def _device(device: Device, age: float, fresh: float | None) -> dict[str, Any]:
     return {
         **device.facts,
         "index": device.index,
-        "name": device.name,
+        "name": printable(device.name),
         "memory_total_mb": device.memory_total_mb,
-        "memory_free_mb": device.memory_free_mb if fresh is None else round(fresh, 1),
+        "memory_free_mb": device.memory_free_mb if fresh is None else fresh,
         "memory_free_age_seconds": age if fresh is None else 0.0,
         "dtypes": list(device.dtypes),
-        "problem": device.problem,
+        "problem": printable(device.problem),
     }
 
 
@@ -137,11 +147,15 @@ def _torch_device(results: Mapping[str, ProbeResult]) -> str:
     return "mps" if results[MPS].status == "available" else "cpu"
 
 
-def _cuda_uuids(detection: Detection) -> list[str]:
-    return [
-        str(device.facts["uuid"])
+def _gpu_free_mb(detection: Detection, machine: Machine) -> dict[tuple[str, int], float]:
+    # Only of what has computed: a driver that has not is not asked in this process.
+    return {
+        (result.name, index): load.memory_free_mb
         for result in detection.results
-        if result.name == CUDA and result.status == "available"
-        for device in result.devices
-        if "uuid" in device.facts
-    ]
+        if result.status == "available"
+        for index, load in loads_now(machine, result.name, _rows(result)).items()
+    }
+
+
+def _rows(result: ProbeResult) -> list[dict[str, Any]]:
+    return [{**device.facts, "index": device.index} for device in result.devices]

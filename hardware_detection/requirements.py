@@ -8,7 +8,8 @@ name             what is compared
 ===============  ==================================================================
 a backend        how many of its devices computed correctly: ``cuda>=2``
 ``vram``         total memory of the largest GPU: ``vram>=40GiB``
-``vram_free``    free memory of the GPU that has most of it
+``vram_free``    free memory of the GPU that has most of it; not met where it is not known
+                 as of now
 ``vram_total``   total memory of all GPUs together
 ``memory``       total system memory that this process may have
 ``memory_free``  what of it is free now
@@ -47,11 +48,13 @@ _UNITS = {
     "gb": 1e9 / _MIB,
     "tb": 1e12 / _MIB,
 }
+# Free memory that is older tells nothing of now.
+_FRESH_S = 60.0
 _SIZES = ("vram", "vram_free", "vram_total", "memory", "memory_free")
 #: Every name that a clause may use.
 NAMES = (*HARDWARE_NAMES, *_SIZES, "cores")
 _CLAUSE = re.compile(
-    r"\s*([a-z_]+)\s*(?:(>=|<=|==|!=|>|<|=)\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*)?",
+    r"\s*([a-z_]+)\s*(?:(>=|<=|==|!=|>|<|=)\s*(\d+(?:\.\d+)?)\s*(?:([a-z]+)\s*)?)?",
     re.IGNORECASE | re.ASCII,
 )
 
@@ -84,13 +87,18 @@ def unmet(clauses: tuple[Clause, ...], report: Mapping[str, Any]) -> list[str]:
     problems = []
     for clause in clauses:
         found = measure(clause.name, report)
-        if not clause.holds(found):
+        if found is None:
+            problems.append(f"{clause.text} is not met: {_last_known(report)}")
+        elif not clause.holds(found):
             problems.append(f"{clause.text} is not met: {_have(clause.name, found, report)}")
     return problems
 
 
-def measure(name: str, report: Mapping[str, Any]) -> float:
-    """Return what a clause of this name is compared with; 0 for what is not there."""
+def measure(name: str, report: Mapping[str, Any]) -> float | None:
+    """Return what a clause of this name is compared with; 0 for what is not there.
+
+    None: it is there, and nothing tells how much of it.
+    """
     details, system = report["details"], report["system"]
     if name in HARDWARE_NAMES:
         return float(details[name]["device_count"])
@@ -100,10 +108,30 @@ def measure(name: str, report: Mapping[str, Any]) -> float:
         return float(system["memory_total_mb"])
     if name == "memory_free":
         return float(system["memory_available_mb"])
-    gpus = [row for gpu in (CUDA, ROCM, XPU) for row in details[gpu]["devices"] if row["dtypes"]]
-    key = "memory_free_mb" if name == "vram_free" else "memory_total_mb"
-    sizes = [float(row[key] or 0.0) for row in gpus]
+    gpus = _gpus(report)
+    if name == "vram_free":
+        free = [row["memory_free_mb"] for row in gpus if row["memory_free_age_seconds"] < _FRESH_S]
+        known = [size for size in free if size is not None]
+        return max(known, default=None if gpus else 0.0)
+    sizes = [float(row["memory_total_mb"] or 0.0) for row in gpus]
     return sum(sizes) if name == "vram_total" else max(sizes, default=0.0)
+
+
+def _gpus(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    details = report["details"]
+    return [row for gpu in (CUDA, ROCM, XPU) for row in details[gpu]["devices"] if row["dtypes"]]
+
+
+def _last_known(report: Mapping[str, Any]) -> str:
+    rows = [row for row in _gpus(report) if row["memory_free_mb"] is not None]
+    if not rows:
+        return "the GPU does not tell its free memory"
+    best = max(rows, key=lambda row: float(row["memory_free_mb"]))
+    free, age = best["memory_free_mb"] / 1024, best["memory_free_age_seconds"] / 60
+    return (
+        f"free memory cannot be asked here (last known {free:.1f} GiB, {age:.0f} min ago);"
+        " --refresh detects anew"
+    )
 
 
 def _clause(part: str) -> Clause:
@@ -121,7 +149,7 @@ def _clause(part: str) -> Clause:
         if name in _SIZES:
             raise RequirementError(f"{name} needs a size, such as {name}>=40GiB")
         return Clause(name, ">=", 1.0, text)
-    return Clause(name, comparison, _value(name, float(number), unit.lower()), text)
+    return Clause(name, comparison, _value(name, float(number), (unit or "").lower()), text)
 
 
 def _value(name: str, number: float, unit: str) -> float:

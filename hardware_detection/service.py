@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from hardware_detection.report import report_now
 
 _Signature = tuple[int, int, int] | None
 
+_BROWSERS = (WEBGPU, WEBNN)
+# How long a detection counts in which something failed that may have been of the moment.
+_RETRY_AFTER_S = 300.0
+
 
 @dataclass(frozen=True)
 class _Remembered:
@@ -37,6 +42,16 @@ _LOCK = threading.RLock()
 _MEMORY: dict[Path, _Remembered] = {}
 # Reports that stand in for every detection while somebody uses them, the last one first.
 _REPLACEMENTS: list[dict[str, Any]] = []
+
+
+def _after_fork() -> None:
+    """Take a new lock: the thread of the parent that holds the old one is not in this process."""
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def available_hardware(
@@ -88,24 +103,26 @@ def _recall(path: Path, machine: Machine) -> Detection | None:
 
 def _obtain(path: Path, machine: Machine, *, named: bool, refresh: bool) -> tuple[Detection, bool]:
     """Return a detection and whether it was read from the file; detect and write otherwise."""
-    if named and not path.parent.is_dir():
+    if named and not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir raises on some names
         raise HardwareCacheError(
             f"the folder of the hardware cache {path} does not exist; create it first"
         )
-    found = _believed(path, machine, named=named, refresh=refresh)
+    found = None if refresh else _believed(_content(path, named=named), machine)
     if found is not None:
         return found, True
     with cache.locked(path):
         # Another process may have detected while this one waited.
-        found = _believed(path, machine, named=named, refresh=refresh)
+        content = _content(path, named=named)
+        found = None if refresh else _believed(content, machine)
         if found is not None:
             return found, True
         detection = _detect(machine)
-        _save(path, detection, named=named)
+        _save(path, detection, content, named=named)
     return detection, False
 
 
-def _believed(path: Path, machine: Machine, *, named: bool, refresh: bool) -> Detection | None:
+def _content(path: Path, *, named: bool) -> Mapping[str, Any] | None:
+    """Return what the cache holds, unchecked; None where it holds nothing that can be used."""
     try:
         data = cache.read(path)
     except HardwareCacheError as error:
@@ -114,22 +131,30 @@ def _believed(path: Path, machine: Machine, *, named: bool, refresh: bool) -> De
             raise
         log().warning("detecting again: %s", error)
         return None
-    if data is None:
-        return None
-    if named:
+    if named and data is not None:
         cache.require_cache(path, data)
-    if refresh:
-        return None
-    found = cache.believe(data, fingerprint(machine))
+    return data
+
+
+def _believed(content: Mapping[str, Any] | None, machine: Machine) -> Detection | None:
+    found = None if content is None else cache.believe(content, fingerprint(machine))
     return found if found is not None and _answers(found, machine) else None
 
 
 def _answers(detection: Detection, machine: Machine) -> bool:
-    """Whether a detection asked the browsers, if the caller wants them asked."""
-    asked = all(
-        result.facts.get("asked") for result in detection.results if result.name in (WEBGPU, WEBNN)
+    """Whether a detection still answers this caller's question.
+
+    Not if the browsers are to be asked and were not, nor if something failed a while ago. A
+    browser's failure counts only for those who want it asked: without them it would not be.
+    """
+    browsers = [result for result in detection.results if result.name in _BROWSERS]
+    if machine.web and not all(result.facts.get("asked") for result in browsers):
+        return False
+    retry = any(
+        result.retry for result in detection.results if machine.web or result.name not in _BROWSERS
     )
-    return asked or not machine.web
+    age = (datetime.now(timezone.utc) - detection.detected_at).total_seconds()
+    return not retry or abs(age) < _RETRY_AFTER_S
 
 
 def _detect(machine: Machine) -> Detection:
@@ -139,11 +164,13 @@ def _detect(machine: Machine) -> Detection:
     return detect(machine)
 
 
-def _save(path: Path, detection: Detection, *, named: bool) -> None:
+def _save(
+    path: Path, detection: Detection, before: Mapping[str, Any] | None, *, named: bool
+) -> None:
     try:
         if not named:
             path.parent.mkdir(parents=True, exist_ok=True)
-        cache.write(path, detection)
+        cache.write(path, detection, before)
     except OSError as error:
         if named:
             raise HardwareCacheError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from hardware_detection.report import printable
+
 
 class Row(NamedTuple):
     """One backend, for people."""
@@ -37,7 +39,7 @@ def system_line(report: Mapping[str, Any]) -> str:
 
 def _source(report: Mapping[str, Any]) -> str:
     if report["described_by"]:
-        return f"described by {report['described_by']}, not detected here"
+        return f"described by {printable(report['described_by'])}, not detected here"
     if report["from_cache"]:
         return f"cached, {_age(report['age_seconds'])} old"
     return "detected now"
@@ -64,7 +66,7 @@ def _device(row: Mapping[str, Any], count: int) -> str:
         stale = f" ({_age(age)} ago)" if known and age >= 1 else ""
         text += f", {known}{_gib(row['memory_total_mb'])}{' free' if known else ''}{stale}"
     if "compute_capability" in row:
-        text += f", compute capability {row['compute_capability']}"
+        text += f", compute capability {printable(str(row['compute_capability']))}"
     return text
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from model_family_classifier import evidence as sources
 from model_family_classifier.configs import local_folder
 from model_family_classifier.database import look_up
+from model_family_classifier.documents import printable
 from model_family_classifier.errors import ClassificationInputError
 from model_family_classifier.evidence import Evidence
 from model_family_classifier.hardware import check_hw_compatibility, compatibility_of, priority_of
@@ -76,7 +77,17 @@ def classify_model(
         hub,
     )
     own = (entry or {}).get("hw_compatibility") or {}
-    return _answer(model_name, found, _merged(own, hw_compatibility), matrix_path)
+    answer = _answer(model_name, found, _merged(own, hw_compatibility), matrix_path)
+    return {**answer, **_stated(entry or {})}
+
+
+def _stated(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the user's entry states and no inference may change.
+
+    That a model is not made for browsers (null) is a statement; no Auto class is none.
+    """
+    stated = {"deployment": entry["deployment"]} if "deployment" in entry else {}
+    return stated | ({"auto_class": entry["auto_class"]} if entry.get("auto_class") else {})
 
 
 def _gather(
@@ -194,16 +205,11 @@ def _architecture(
 def _shown(one: Evidence) -> dict[str, Any]:
     return {
         "source": one.source,
-        "detail": _printable(one.detail),
+        "detail": printable(one.detail),
         "family": one.family or "unknown",
         "subfamily": one.subfamily,
         "confidence": round(one.confidence, 2),
     }
-
-
-def _printable(text: str) -> str:
-    """Return a text without what a terminal would obey: a server or a file may have written it."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _first(values: Iterable[str | None]) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from model_family_classifier.documents import read_text
+from model_family_classifier.documents import read_head, read_text
 from model_family_classifier.errors import ClassificationInputError
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
@@ -127,11 +127,7 @@ def cached_snapshot(name: str) -> Path | None:
     if not _HUB_NAME.fullmatch(name):
         return None
     repository = _hub_cache() / f"models--{name.replace('/', '--')}"
-    try:
-        with (repository / "refs" / "main").open(encoding="ascii") as stream:
-            revision = stream.read(65).strip()
-    except (OSError, ValueError):
-        return None
+    revision = read_head(repository / "refs" / "main", 65).strip()
     # The file is untrusted: only a commit may become part of a path.
     if not _REVISION.fullmatch(revision):
         return None

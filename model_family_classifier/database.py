@@ -102,11 +102,12 @@ def _value_problem(entry: Mapping[str, Any]) -> str | None:
 
 def _reference_problem(entry: Mapping[str, Any]) -> str | None:
     model_type, auto_class = entry.get("model_type"), entry.get("auto_class")
-    if not (entry.get("architecture") or "Model").isidentifier():
+    architecture = entry.get("architecture")
+    if architecture is not None and not (architecture.isidentifier() and architecture.isascii()):
         return "'architecture' must be the name of a class"
-    if model_type and not entry_of(model_type):
+    if model_type is not None and not entry_of(model_type):
         return f"'model_type' {model_type!r} is not one of transformers"
-    if auto_class and auto_class != "AutoModel" and auto_class not in load_index()["auto_classes"]:
+    if auto_class not in (None, "AutoModel", *load_index()["auto_classes"]):
         return f"'auto_class' {auto_class!r} is not an Auto class of transformers"
     return None
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from model_family_classifier.errors import ClassificationInputError
 
@@ -32,7 +35,7 @@ def read_document(path: Path, *, what: str) -> Any:
     text = read_text(path, what=what)
     try:
         if path.suffix.lower() == ".json":
-            return json.loads(text, object_pairs_hook=_unique)
+            return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
         return load_yaml(text)
     except ClassificationInputError as error:
         raise ClassificationInputError(f"{what} {str(path)!r} {error}.") from None
@@ -57,11 +60,14 @@ def read_cached(load: Callable[[Path, int, int], Read], path: str | Path, *, wha
     return load(file, found.st_mtime_ns, found.st_size)
 
 
-def read_text(path: Path, *, what: str) -> str:
-    """Return the text of a UTF-8 file of at most 8 MiB; raise ClassificationInputError."""
+def read_text(path: Path, *, what: str, pipes: bool = False) -> str:
+    """Return the text of a UTF-8 file of at most 8 MiB; ``pipes``: a pipe may be read, too.
+
+    Raises:
+        ClassificationInputError: it cannot be read, or is no such file.
+    """
     try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
+        content = _read(path, MAX_BYTES + 1, pipes=pipes)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ClassificationInputError(f"{what} {str(path)!r} cannot be read: {reason}.") from None
@@ -84,12 +90,24 @@ def load_trusted_yaml(path: Path) -> Any:
 def read_head(path: Path, size: int) -> str:
     """Return the first ``size`` bytes of a file as text; nothing for a file that is not there."""
     try:
-        if not path.is_file():  # a pipe would keep us waiting
-            return ""
-        with path.open("rb") as stream:
-            return stream.read(size).decode("utf-8-sig", errors="ignore")
+        return _read(path, size).decode("utf-8-sig", errors="ignore")
     except (OSError, ValueError):
         return ""
+
+
+def _read(path: Path, size: int, *, pipes: bool = False) -> bytes:
+    """Return the first ``size`` bytes of a regular file.
+
+    Opening a pipe would wait for a writer for ever, and a device never ends. With ``pipes``,
+    what a person names to be read to its end (``-f <(…)``) may be one.
+    """
+    wait = 0 if pipes else getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, os.O_RDONLY | wait | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
+            raise OSError(0, "it is not a regular file")
+        return stream.read(size)
 
 
 def load_yaml(text: str) -> Any:
@@ -106,6 +124,11 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_safe_loader())  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         raise ValueError(_yaml_problem(error)) from None
+
+
+def printable(text: str) -> str:
+    """Return a text without what a terminal would obey: a server or a file may have written it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _refuse_hostile(text: str) -> None:
@@ -133,7 +156,10 @@ def _refuse_hostile(text: str) -> None:
 
 @functools.cache
 def _safe_loader() -> Any:
-    """Return PyYAML's safe loader, stricter: no key twice, and no numbers to the base of 60."""
+    """Return PyYAML's safe loader, stricter: no key twice, and only what JSON has, too.
+
+    A date is text, as it is written, and so is what is no finite number.
+    """
     import yaml
 
     # libyaml is ten times faster, but PyYAML can be built without it.
@@ -149,11 +175,15 @@ def _safe_loader() -> Any:
         tag = f"tag:yaml.org,2002:{kind}"
         number = base.yaml_constructors[tag]
         Loader.add_constructor(tag, lambda self, node, number=number: _text_or(number, self, node))
+    Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
     return Loader
 
 
 def _text_or(number: Callable[[Any, Any], Any], loader: Any, node: Any) -> Any:
-    return node.value if ":" in node.value else number(loader, node)
+    if ":" in node.value:
+        return node.value
+    value = number(loader, node)
+    return node.value if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check_unique(node: Any) -> None:
@@ -171,12 +201,16 @@ def _check_unique(node: Any) -> None:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build a JSON object, or refuse one with a key twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:80]!r} stands there twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:80]!r} stands there twice")
+        found[name] = value
     return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _where(event: Any) -> str:

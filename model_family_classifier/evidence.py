@@ -110,7 +110,8 @@ def from_class(class_name: str | None) -> Iterator[Evidence]:
     """Yield what the name of a model class says."""
     if class_name:
         verdict = judge_class(class_name)
-        architecture = None if class_name.startswith("Auto") else class_name
+        is_model = class_name.isidentifier() and not class_name.startswith("Auto")
+        architecture = class_name if is_model else None
         detail = f"class {class_name}"
         yield _evidence("model_class", detail, verdict, architecture=architecture)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from model_family_classifier.documents import printable
 from model_family_classifier.errors import ClassificationInputError
 from model_family_classifier.matrix import (
     BACKENDS,
@@ -26,7 +27,9 @@ __all__ = [
 
 _NOT_IN_MATRIX = {"level": "none", "compatible": False, "reason": "nothing is known about it"}
 # torch drives AMD GPUs under CUDA's name; OpenVINO and browsers take their models from the CPU.
-_TORCH_DEVICES = {"cuda": "cuda:0", "rocm": "cuda:0", "mps": "mps"}
+_TORCH_DEVICES = {"cuda": "cuda:0", "rocm": "cuda:0", "xpu": "xpu:0", "mps": "mps"}
+# An installed torch is built for one vendor's GPUs; these are worth a word only where they are.
+SHOWN_WHERE_THEY_ARE = ("rocm", "xpu")
 
 
 def compatibility_of(
@@ -45,7 +48,7 @@ def compatibility_of(
     for name in OTHER_HARDWARE:
         if name in given:
             cells[name] = {**complete(_NOT_IN_MATRIX), **cells.get(name, {})}
-    return {name: {**cell, **given.get(name, {})} for name, cell in cells.items()}
+    return {name: _corrected(cell, given.get(name, {})) for name, cell in cells.items()}
 
 
 def priority_of(
@@ -68,6 +71,8 @@ def hardware_fit(
     *,
     requirements: Mapping[str, Any] | None = None,
     web_limits: Mapping[str, Any] | None = None,
+    memory_mb: Mapping[str, float] | None = None,
+    automatic: Mapping[str, bool] | None = None,
 ) -> dict[str, Any]:
     """Return which of this machine's hardware a classified model should use.
 
@@ -79,6 +84,10 @@ def hardware_fit(
             largest_tensor_bytes, method, as far as they are known.
         web_limits: the limits that the browser here reports ({"maxBufferSize": bytes, …}), as
             ``reported_web_limits`` takes them from a hardware report.
+        memory_mb: backend name -> memory of its largest device in MiB, as far as it is known. A
+            model that is known to need more is not effective there; the CPU is the last resort.
+        automatic: backend name -> may be chosen without being asked for, as the detector's
+            ``automatic_hardware`` says; a name that is missing may.
 
     Returns:
         optimal_hardware (a backend), torch_device ("cuda:0", "mps", "cpu"), hardware_priority
@@ -89,15 +98,15 @@ def hardware_fit(
     compatibility = {
         name: _on_this_machine(
             _sized(name, cell, requirements or {}, web_limits or {}),
-            name == "cpu" or hardware.get(name) is True,
+            system=name == "cpu" or hardware.get(name) is True,
+            hindrance=_hindrance(name, requirements or {}, memory_mb or {}, automatic or {}),
         )
         for name, cell in classification["compatibility"].items()
     }
     priority = [
         name
         for name in classification["hardware_priority"]
-        # An installed torch is built for CUDA or for ROCm; ROCm is worth a word only where it is.
-        if name != "rocm" or compatibility["rocm"]["system"]
+        if name not in SHOWN_WHERE_THEY_ARE or compatibility[name]["system"]
     ]
     best = next((name for name in priority if compatibility[name]["effective"]), "cpu")
     return {
@@ -140,5 +149,30 @@ def _sized(
     return {**cell, "compatible": False, "reason": why} if why else cell
 
 
-def _on_this_machine(cell: Mapping[str, Any], system: bool) -> dict[str, Any]:
-    return {**cell, "system": system, "effective": system and cell["compatible"]}
+def _corrected(cell: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    said = {key: printable(one) if isinstance(one, str) else one for key, one in given.items()}
+    return {**cell, **said}
+
+
+def _hindrance(
+    name: str,
+    requirements: Mapping[str, Any],
+    memory_mb: Mapping[str, float],
+    automatic: Mapping[str, bool],
+) -> str | None:
+    """Return why a backend that is here and suits the model is of no use to it."""
+    if not automatic.get(name, True):
+        return "what computes there is no GPU, or the browser does not tell"
+    needed, largest = requirements.get("memory_bytes"), memory_mb.get(name)
+    if name == "cpu" or needed is None or largest is None or needed <= largest * 2**20:
+        return None
+    return f"it needs {needed / 2**20:.0f} MiB, and the largest device has {largest:.0f} MiB"
+
+
+def _on_this_machine(
+    cell: Mapping[str, Any], *, system: bool, hindrance: str | None
+) -> dict[str, Any]:
+    effective = system and cell["compatible"]
+    if effective and hindrance:
+        return {**cell, "reason": hindrance, "system": True, "effective": False}
+    return {**cell, "system": system, "effective": effective}

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from model_family_classifier.data import compiled_data
-from model_family_classifier.documents import read_cached, read_document
+from model_family_classifier.documents import printable, read_cached, read_document
 from model_family_classifier.errors import ClassificationInputError
 from model_family_classifier.index import FAMILIES
 from model_family_classifier.web import web_limits
 
-BACKENDS = ("cuda", "rocm", "mps", "openvino", "webnn", "webgpu", "cpu")
+BACKENDS = ("cuda", "rocm", "xpu", "mps", "openvino", "webnn", "webgpu", "cpu")
 # Hardware that the matrix says nothing about: never chosen automatically.
 OTHER_HARDWARE = ("tpu", "qualcomm")
 _LEVELS = ("high", "medium", "low", "none")
@@ -71,14 +71,14 @@ def load_matrix(path: str | Path | None = None) -> Matrix:
 
 def complete(cell: Mapping[str, Any]) -> dict[str, Any]:
     """Return a cell with all of level, compatible, condition, size_limit and reason."""
-    said = (cell.get("condition"), cell.get("reason"))
+    condition, reason = (printable(cell.get(key) or "") for key in ("condition", "reason"))
     return {
         **cell,
         "level": cell.get("level", "none"),
         "compatible": cell.get("compatible", True),
-        "condition": cell.get("condition"),
+        "condition": condition or None,
         "size_limit": cell.get("size_limit"),
-        "reason": "; ".join(part for part in said if part),
+        "reason": "; ".join(part for part in (condition, reason) if part),
     }
 
 

@@ -237,7 +237,7 @@ def _known_names() -> dict[str, Meaning]:
     # Last the types as they are called: "mobilenet_v2" is also MobileNet2, unless that is a type.
     for spell in (lambda one: _TYPE_VERSION.sub("", one), str):
         for model_type in load_index()["model_types"]:
-            word = _joined(spell(model_type))
+            word = joined(spell(model_type))
             known[word] = Meaning(model_type, None, None, None, word in only_first, "name_type")
     for word, (model_type, family, subfamily, auto_class) in known_names()["known"].items():
         said = (model_type, family, subfamily, auto_class)
@@ -266,5 +266,6 @@ def _words(name: str) -> list[str]:
     return [word for word in _SEPARATOR.split(name.lower()) if word]
 
 
-def _joined(name: str) -> str:
+def joined(name: str) -> str:
+    """Return a known name as it is looked up: its words without what parts them."""
     return "".join(_words(name))

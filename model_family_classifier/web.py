@@ -58,7 +58,7 @@ def too_large(
 
 def _allowed(name: str, reported: Mapping[str, Any]) -> tuple[float | None, str]:
     limit = web_limits()["limits"][name]
-    value = _size(reported.get(limit["reported_as"]))
+    value = _size(reported.get(limit.get("reported_as")))
     if value is not None and value > 0:
         return value, "as the browser reports"
     return limit["bytes"], "the guaranteed least"

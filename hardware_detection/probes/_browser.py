@@ -101,7 +101,9 @@ def judge(name: str, trials: Sequence[Trial]) -> ProbeResult:
         ],
     }
     status, reason = _verdict(name, trials, devices)
-    return ProbeResult(name, status, reason, devices, facts, dict.fromkeys(facts, "playwright"))
+    sources = dict.fromkeys(facts, "playwright")
+    retry = any(trial.problem for trial in trials) or any(device.problem for device in devices)
+    return ProbeResult(name, status, reason, devices, facts, sources, retry)
 
 
 def _devices(name: str, trials: Sequence[Trial]) -> tuple[Device, ...]:

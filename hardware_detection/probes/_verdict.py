@@ -38,15 +38,18 @@ def prove(
     try:
         answer = ask(machine, *proof)
     except ProofError as error:
-        return ProbeResult(name, "error", f"{error}; {remedy}", seen, facts, sources)
+        return ProbeResult(name, "error", f"{error}; {remedy}", seen, facts, sources, retry=True)
     facts = {**facts, **{key: value for key, value in answer.facts.items() if value is not None}}
     sources = {**dict.fromkeys(["devices", *answer.facts], proof[0]), **sources}
     if answer.proved:
-        return ProbeResult(name, "available", _praise(answer), answer.devices, facts, sources)
+        retry = any(device.problem for device in answer.devices)
+        devices = answer.devices
+        return ProbeResult(name, "available", _praise(answer), devices, facts, sources, retry)
+    reason = none_found
     if answer.devices:
         reason = f"{answer.devices[0].problem or 'nothing could be computed'}; {remedy}"
-        return ProbeResult(name, "unusable", reason, answer.devices, facts, sources)
-    return ProbeResult(name, "unusable", none_found, seen, facts, sources)
+    devices = answer.devices or seen
+    return ProbeResult(name, "unusable", reason, devices, facts, sources, retry=True)
 
 
 def _praise(answer: Answer) -> str:

@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from hardware_detection.answers import ProofError, ask
-from hardware_detection.machine import Machine
+from hardware_detection.machine import CpuCounts, CpuTarget, Machine
 from hardware_detection.names import CPU
 from hardware_detection.parsing import CPUINFO_FILE, parse_cpuinfo
+from hardware_detection.proofs import optional
 from hardware_detection.proofs.matrices import expected, left, right
 from hardware_detection.record import Device, ProbeResult
 from hardware_detection.torch_build import torch_build
@@ -34,24 +35,36 @@ def probe(machine: Machine) -> ProbeResult:
         # PyTorch takes longest of all: its child is started before anything is read.
         proof = thread.submit(_prove_with_torch, machine)
         name, facts = _facts(machine)
-        total, available = machine.memory_mb()
+        total, available = optional(machine.memory_mb) or (None, None)
     torch_dtypes, torch_facts, note = proof.result()
     by_torch = ("dtypes", *torch_facts) if torch_dtypes else ()
     device = Device(
         index=0,
-        name=name or machine.cpu_name() or "unknown",
+        name=name or optional(machine.cpu_name) or "unknown",
         memory_total_mb=total,
         memory_free_mb=available,
         dtypes=torch_dtypes or _prove_with_python(),
     )
-    sources = {**_SOURCES, **dict.fromkeys(by_torch, "torch")}
-    return ProbeResult(CPU, "available", note, (device,), {**facts, **torch_facts}, sources)
+    return ProbeResult(
+        name=CPU,
+        status="available",
+        reason=note,
+        devices=(device,),
+        facts={**facts, **torch_facts},
+        sources={**_SOURCES, **dict.fromkeys(by_torch, "torch")},
+        retry="torch_problem" in torch_facts,
+    )
 
 
 def _facts(machine: Machine) -> tuple[str | None, dict[str, Any]]:
-    """Return the CPU's marketing name, and what else is known of it."""
+    """Return the CPU's marketing name, and what else is known of it.
+
+    A library that cannot describe this CPU does not take it away, nor what others know of it.
+    """
     name, flags = parse_cpuinfo(machine.read_text(CPUINFO_FILE) or "")
-    target, counts, limits = machine.cpu_target(), machine.cpu_counts(), machine.limits()
+    target = optional(machine.cpu_target) or CpuTarget(None, frozenset())
+    counts = optional(machine.cpu_counts) or CpuCounts(None, None, optional(machine.usable_cpus))
+    limits = machine.limits()
     return name, {
         "architecture": machine.architecture(),
         "microarchitecture": target.microarchitecture,

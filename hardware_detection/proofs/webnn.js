@@ -1,5 +1,6 @@
 // Multiplies two matrices in a WebNN graph, in each number format that the context takes.
-// Returns {devices: [{name, results, facts}], facts: {api, contexts}} for hardware_detection.answers.
+// Returns {devices: [{name, results, facts}], facts: {api, contexts}} for hardware_detection.answers;
+// the device's fact `context` is the wish with which the context that computed was made.
 async ({ size, left, right }) => {
   if (!navigator.ml) return { devices: [], facts: { api: false } };
   const line = (error) => String(error).split("\n")[0];
@@ -7,9 +8,11 @@ async ({ size, left, right }) => {
   // "gpu" and "npu" are wishes: a context for them is also made where there is neither.
   const contexts = {};
   let context = null;
+  let wish = null;
   for (const deviceType of ["npu", "gpu", "cpu"]) {
     try {
       context = await navigator.ml.createContext({ deviceType });
+      wish = deviceType;
       contexts[deviceType] = "accepted";
     } catch (error) {
       contexts[deviceType] = line(error);
@@ -50,5 +53,5 @@ async ({ size, left, right }) => {
     preferred_input_layout: supported.preferredInputLayout ?? null,
     operations: operations.sort(),
   };
-  return { devices: [{ name: "WebNN", results, facts: { limits } }], facts: { api: true, contexts } };
+  return { devices: [{ name: "WebNN", results, facts: { context: wish, limits } }], facts: { api: true, contexts } };
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -11,10 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
+from rp_cli.errors import BadInputError, ExitCode, sentence
 from rp_cli.output import print_json, say
 
-# The rows of the table, in the guides' order; ROCm only where it is, since torch drives it as CUDA.
-_SHOWN = ("cuda", "rocm", "mps", "openvino", "webnn", "webgpu")
+# The rows of the table, in the guides' order.
+_SHOWN = ("cuda", "rocm", "xpu", "mps", "openvino", "webnn", "webgpu")
 # More models than this are a list: a line for each, and one line of JSON for each.
 _BLOCKS = 20
 # rich measures every cell before it draws: beyond this it would take seconds.
@@ -46,11 +48,11 @@ def command(
     ] = None,
     hw_cache: Annotated[
         Path | None,
-        typer.Option("--hw-cache", metavar="FILE", help="The hardware cache to use."),
+        typer.Option("--hw-cache", "--cache", metavar="FILE", help="The hardware cache to use."),
     ] = None,
     hub: Annotated[
         bool,
-        typer.Option("--hub", help="Ask the model hub, too: the name is sent, nothing else."),
+        typer.Option("--hub", help="Ask the model hub, too: the name is sent, and no token."),
     ] = False,
     memory: Annotated[
         bool,
@@ -62,38 +64,82 @@ def command(
     """Tell a model's family, how sure that is and why, and the hardware it suits.
 
     No model is loaded, and the hub is asked only with --hub. A model database says what you know
-    better: {name: {family: vision, subfamily: image_classifier}}; see `rp models`.
+    better: {name: {family: vision, subfamily: image_classifier}}; see `rp models`. A wrong name
+    costs its own line, and the exit status is 2.
     """
-    from model_family_classifier import (
-        classify_model,
-        hardware_fit,
-        hub_metadata,
-        reported_web_limits,
-    )
     from rp_cli.modeldb.name_lists import gather_names
 
+    if table and as_json:
+        raise BadInputError("--table and --json are two ways to print; use one of them.")
     names = gather_names(models or [], files or [], sys.stdin)
-    # All models are judged before the hardware is looked at: a wrong name should fail at once.
-    options: dict[str, Any] = {
-        "model_db_path": model_db or _own_database(),
-        "matrix_path": matrix,
-        "hub": hub_metadata if hub else None,
+    classified = _classified(names, model_db or _own_database(), matrix, hub)
+    if classified:
+        results = _fitted(classified, _report(hw_cache), memory)
+        _print(results, table=table, as_json=as_json)
+    if len(classified) < len(names):
+        raise typer.Exit(ExitCode.BAD_INPUT)
+
+
+def _classified(
+    names: Sequence[str], model_db: Path | None, matrix: Path | None, hub: bool
+) -> list[dict[str, Any]]:
+    """Return what each model is; without those whose names are wrong, which is said."""
+    from model_family_classifier import ClassificationInputError, classify_model, hub_metadata
+    from model_family_classifier.database import read_database
+    from model_family_classifier.matrix import load_matrix
+
+    # What is wrong in these is wrong for every name.
+    load_matrix(matrix)
+    if model_db is not None:
+        read_database(model_db)
+    ask = hub_metadata if hub else None
+    found = []
+    for name in names:
+        try:
+            found.append(classify_model(name, model_db_path=model_db, matrix_path=matrix, hub=ask))
+        except ClassificationInputError as error:
+            say(f"rp: {sentence(error)}")
+    return found
+
+
+def _fitted(
+    classified: Sequence[Mapping[str, Any]], report: Mapping[str, Any], memory: bool
+) -> list[dict[str, Any]]:
+    """Return each classification with the hardware of this machine that it suits."""
+    from hardware_detection import automatic_hardware
+    from model_family_classifier import hardware_fit, reported_web_limits
+
+    machine: dict[str, Any] = {
+        "web_limits": reported_web_limits(report),
+        "memory_mb": _largest_mb(report),
+        "automatic": automatic_hardware(report),
     }
-    classified = [classify_model(name, **options) for name in names]
-    report = _report(hw_cache)
-    limits = reported_web_limits(report)
-    results = [
+    recorded = len(classified) <= _BLOCKS
+    return [
         {
             **one,
             **hardware_fit(
                 one,
                 report["hardware"],
-                requirements=_needs(one, predicted=memory, recorded=len(classified) <= _BLOCKS),
-                web_limits=limits,
+                requirements=_needs(one, predicted=memory, recorded=recorded),
+                **machine,
             ),
         }
         for one in classified
     ]
+
+
+def _largest_mb(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return backend -> memory of its largest device in MiB, where all of them tell theirs."""
+    found = {}
+    for name, details in report["details"].items():
+        sizes = [row["memory_total_mb"] for row in details["devices"] if row["dtypes"]]
+        if sizes and None not in sizes:
+            found[name] = max(sizes)
+    return found
+
+
+def _print(results: Sequence[Mapping[str, Any]], *, table: bool, as_json: bool) -> None:
     if as_json:
         _print_json(results)
     elif table or len(results) > _BLOCKS:
@@ -104,6 +150,8 @@ def command(
 
 def render(result: Mapping[str, Any]) -> str:
     """Return the guides' block for one model, with its subfamily and the evidence."""
+    from model_family_classifier.hardware import SHOWN_WHERE_THEY_ARE
+
     lines = [
         f"Model: {result['model_name']}",
         f"  Family: {result['family']} (confidence: {result['confidence']:.2f})",
@@ -118,7 +166,7 @@ def render(result: Mapping[str, Any]) -> str:
         *(
             f"    {name}: {_compatible(result['compatibility'][name])}"
             for name in _SHOWN
-            if name != "rocm" or result["compatibility"][name]["system"]
+            if name not in SHOWN_WHERE_THEY_ARE or result["compatibility"][name]["system"]
         ),
         "  Evidence:",
         *(f"    {_evidence(one)}" for one in result["evidence"]),
@@ -148,8 +196,9 @@ def _recorded(name: str) -> dict[str, Any] | None:
     from hardware_detection.files import rp_home
 
     # Where nothing was ever recorded, this spares the 30 ms of importing what reads records.
-    if not any(rp_home().glob("*.sqlite3")):
-        return None
+    with contextlib.suppress(OSError):
+        if not any(rp_home().glob("*.sqlite3")):
+            return None
     from resource_pool.prediction import recorded_bytes
 
     found = recorded_bytes(name, revision="", dtype=None)
@@ -225,6 +274,10 @@ def _report(cache: Path | None) -> Mapping[str, Any]:
     from hardware_detection import detect_available_hardware
 
     report: Mapping[str, Any] = detect_available_hardware(cache)
+    if cache is not None and report["described_by"]:
+        raise BadInputError(
+            "--hw-cache is about this machine, and --hardware describes another; use one of them."
+        )
     return report
 
 
@@ -238,7 +291,7 @@ def _subfamily(result: Mapping[str, Any]) -> list[str]:
 def _compatible(cell: Mapping[str, Any]) -> str:
     system, effective = _mark(cell["system"]), _mark(cell["effective"])
     mark = f"{_mark(cell['compatible'])} (System: {system}, Effective: {effective})"
-    barred = cell["system"] and not cell["compatible"]
+    barred = cell["system"] and not cell["effective"]
     return f"{mark}: {cell['reason']}" if barred else mark
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from hardware_detection.live import Sample
 
+# A day: more is a slip, and what cannot be waited for (infinity) is more.
+_LONGEST_INTERVAL_S = 86_400.0
 _NOT_TOLD = "n/a"
 _STYLES = {"available": "green", "unusable": "yellow", "error": "red", "absent": "dim"}
 
@@ -25,7 +27,12 @@ _STYLES = {"available": "green", "unusable": "yellow", "error": "red", "absent":
 def command(
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Remember the detection here; created if missing."),
+        typer.Option(
+            "--cache",
+            "--hw-cache",
+            metavar="FILE",
+            help="Remember the detection here; created if missing.",
+        ),
     ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Detect anew.")] = False,
     web: Annotated[
@@ -52,8 +59,9 @@ def command(
         int | None, typer.Option(min=1, help="Stop --watch after so many samples.")
     ] = None,
     interval: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Between two samples of --watch.")
-    ] = 1.0,
+        float | None,
+        typer.Option(metavar="SECONDS", help="Between two samples of --watch; 1 unless said."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show each step, and the variables that matter.")
@@ -63,16 +71,19 @@ def command(
 
     A detection is remembered until the machine, its drivers or its packages change.
     """
-    if watch and hardware:
-        raise BadInputError(
-            "--watch shows this machine and --hardware another one; use one of them"
-        )
+    _check_watching(watch, count, interval)
     clauses = _clauses(require)
-    report = _described(hardware) if hardware else _detected(cache, refresh, web, debug)
+    with _described(hardware) if hardware else nullcontext():
+        report = _detected(cache, refresh, web, debug)
+    if report["described_by"]:
+        _refuse_for_a_description(
+            {"--watch": watch, "--refresh": refresh, "--web": web, "--cache": cache is not None}
+        )
     if export:
         _export(report, export)
     if watch:
-        _watch(report, count=count, interval=interval, as_json=as_json)
+        seconds = 1.0 if interval is None else interval
+        _watch(report, count=count, interval=seconds, as_json=as_json)
     elif as_json:
         print_json(report)
     else:
@@ -92,29 +103,42 @@ def _detected(cache: Path | None, refresh: bool, web: bool, debug: bool) -> dict
     return report
 
 
-def _described(path: Path) -> dict[str, Any]:
-    from hardware_detection.described import load
-    from hardware_detection.errors import HardwareDescriptionError
+@contextmanager
+def _described(path: Path) -> Iterator[None]:
+    from hardware_detection import use_described_hardware
 
-    try:
-        report = load(path)
-    except HardwareDescriptionError as error:
-        raise BadInputError(str(error)) from error
-    say(f"Planning for the machine that {path} describes; nothing is detected.")
-    return report
+    with use_described_hardware(path):
+        say(f"Planning for the machine that {path} describes; nothing is detected.")
+        yield
+
+
+def _check_watching(watch: bool, count: int | None, interval: float | None) -> None:
+    if not watch and (count is not None or interval is not None):
+        raise BadInputError("--count and --interval belong to --watch; add it or leave them out")
+    if interval is not None and not 0 <= interval <= _LONGEST_INTERVAL_S:
+        raise BadInputError(
+            f"--interval must be a number of seconds from 0 to {_LONGEST_INTERVAL_S:.0f},"
+            f" not {interval}"
+        )
+
+
+def _refuse_for_a_description(options: Mapping[str, bool]) -> None:
+    """Refuse what only this machine can answer."""
+    given = [name for name, is_given in options.items() if is_given]
+    if given:
+        raise BadInputError(
+            f"{given[0]} is about this machine, and --hardware describes another one; use one of"
+            " them"
+        )
 
 
 def _clauses(text: str | None) -> tuple[Any, ...]:
     # Read before anything is detected: a slip should be said at once.
     if text is None:
         return ()
-    from hardware_detection.errors import RequirementError
     from hardware_detection.requirements import parse
 
-    try:
-        return parse(text)
-    except RequirementError as error:
-        raise BadInputError(str(error)) from error
+    return parse(text)
 
 
 def _check(clauses: tuple[Any, ...], report: Mapping[str, Any]) -> None:
@@ -226,8 +250,10 @@ def _say_environment() -> None:
     import sys
 
     from hardware_detection.environment import RELEVANT, conflicts, relevant
+    from hardware_detection.machine import Machine
 
-    for sentence in conflicts(os.environ, platform=sys.platform):
+    cores = Machine().usable_cpus()
+    for sentence in conflicts(os.environ, platform=sys.platform, cpu_count=cores):
         say(f"conflict: {sentence}")
     present = relevant(os.environ)
     for name, meaning in RELEVANT.items():

@@ -7,15 +7,13 @@ parsing take some 50 ms, the JSON 2 ms. The YAML files are the ones to edit.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from hardware_detection.files import write_atomically
 from model_family_classifier.data import data_dir
 from model_family_classifier.documents import load_trusted_yaml
-
-_JOIN = re.compile(r"[^a-z0-9]+")
+from model_family_classifier.names import joined
 
 
 def compile_data() -> dict[str, Any]:
@@ -26,7 +24,7 @@ def compile_data() -> dict[str, Any]:
         "schema_version": 1,
         "names": {
             **{key: names[key] for key in ("purposes", "browsers", "patterns", "organisations")},
-            "only_first": [_joined(name) for name in names["only_first"]],
+            "only_first": [joined(name) for name in names["only_first"]],
             "known": _known(names["names"]),
         },
         "hardware_matrix": load_trusted_yaml(folder / "hardware_matrix.yaml"),
@@ -53,9 +51,5 @@ def _known(groups: list[dict[str, Any]]) -> dict[str, list[str | None]]:
     for group in groups:
         said = [group.get(key) for key in ("family", "subfamily", "auto_class")]
         for name, model_type in group["names"].items():
-            known[_joined(str(name))] = [model_type, *said]
+            known[joined(str(name))] = [model_type, *said]
     return known
-
-
-def _joined(name: str) -> str:
-    return _JOIN.sub("", name.lower())

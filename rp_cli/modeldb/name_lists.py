@@ -26,7 +26,7 @@ def gather_names(given: Sequence[str], files: Sequence[Path], stdin: TextIO) -> 
     for one in given:
         names += _names_in(stdin) if one == STDIN else [one]
     for file in files:
-        names += _names_in(read_text(file, what="list of names").splitlines())
+        names += _names_in(read_text(file, what="list of names", pipes=True).splitlines())
     if not names:
         raise BadInputError("no model was named; give names, `-` for standard input, or --file.")
     return names

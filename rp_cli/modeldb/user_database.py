@@ -22,9 +22,20 @@ Entries = Mapping[str, Mapping[str, Any]]
 
 
 def default_database() -> Path:
-    """Return the file that is used without --db: $RP_MODEL_DB, or models.yaml in rp's folder."""
+    """Return the file that is used without --model-db: $RP_MODEL_DB, or models.yaml in rp's folder.
+
+    Raises:
+        BadInputError: RP_MODEL_DB begins with a user whom this system does not know.
+    """
     chosen = os.environ.get(VARIABLE)
-    return Path(chosen).expanduser() if chosen else rp_home() / "models.yaml"
+    if not chosen:
+        return rp_home() / "models.yaml"
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError:
+        raise BadInputError(
+            f"{VARIABLE} is {chosen!r}, and there is no such user here; set it to a file."
+        ) from None
 
 
 def existing_database() -> Path | None:
@@ -33,12 +44,23 @@ def existing_database() -> Path | None:
     One that RP_MODEL_DB names must be there: reading it then says what is wrong.
     """
     path = default_database()
-    return path if os.environ.get(VARIABLE) or path.is_file() else None
+    there = os.path.lexists(path)  # a name that is too long is not, and raises nothing
+    return path if os.environ.get(VARIABLE) or there else None
 
 
 def entries_of(path: Path) -> Entries:
-    """Return the entries of a database; none for a file that is not there yet."""
-    return read_database(path) if path.exists() else {}
+    """Return the entries of a database; none for a file that is not there yet.
+
+    Raises:
+        ClassificationInputError: it cannot be read, or one of its entries is malformed.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError):
+        pass  # reading it says what is wrong
+    return read_database(path)
 
 
 def add_entries(path: Path, new: Entries, *, replace: bool = False) -> None:
@@ -50,6 +72,7 @@ def add_entries(path: Path, new: Entries, *, replace: bool = False) -> None:
         OutputError: the file cannot be written.
     """
     check_entries(dict(new), "the new entry")
+    path = Path(os.path.realpath(path))  # one lock for all names of a file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
@@ -70,7 +93,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Keep two commands from reading the same old file and losing one's entries."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS)
+    lock = FileLock(path.with_name(f".{path.name[:40]}.lock"), timeout=_LOCK_SECONDS)
     try:
         lock.acquire()
     except Timeout:
@@ -92,7 +115,10 @@ def _edited(path: Path, before: Entries, new: Entries) -> str:
         if _says(appended, wanted):
             return appended
     # A changed entry, or a file in flow style: written anew, which loses the comments.
-    return _yaml(wanted)
+    text = _yaml(wanted)
+    if not _says(text, wanted):
+        raise BadInputError(f"YAML cannot hold some text of an entry; give {path} the suffix .json")
+    return text
 
 
 def _yaml(entries: Entries) -> str:

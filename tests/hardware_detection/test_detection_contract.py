@@ -218,7 +218,8 @@ def test_the_file_holds_checked_records_and_no_verdict(
     path = tmp_path / "hw.json"
     hd.detect_available_hardware(path)
     data = json.loads(path.read_text())
-    assert set(data) == {"schema_version", "detected_at", "fingerprint", "results"}
+    assert set(data) == {"schema_version", "detected_at", "fingerprint", "results", "others"}
+    assert data["others"] == []
     assert [from_json(row).name for row in data["results"].values()] == list(hd.HARDWARE_NAMES)
 
 

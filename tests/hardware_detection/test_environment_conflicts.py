@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hardware_detection.environment import RELEVANT, conflicts, is_on, relevant
+from hardware_detection.fingerprint import fingerprint
 
 
 def found(environ: dict[str, str], platform: str = "linux") -> list[str]:
@@ -35,6 +38,8 @@ def test_settings_that_agree(environ: dict[str, str]) -> None:
         ({"NVIDIA_VISIBLE_DEVICES": "void"}, ["out of this container"]),
         ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "2"}, ["differ"]),
         ({"OMP_NUM_THREADS": "64"}, ["more threads than the 8 cores"]),
+        ({"OMP_NUM_THREADS": "9" * 20}, ["more threads than the 8 cores"]),
+        ({"OMP_NUM_THREADS": "9" * 5000}, []),
         ({"PYTORCH_ENABLE_MPS_FALLBACK": "1"}, ["no effect here"]),
         ({"WEBGPU_SIMULATION_ENABLED": "1"}, ["never shown as available"]),
         ({"QNN_SIMULATION_ENABLED": "yes", "WEBNN_SIMULATION_ENABLED": "1"}, ["WEBNN", "QNN"]),
@@ -57,6 +62,26 @@ def test_the_fallback_matters_on_macos() -> None:
 )
 def test_switches(value: str | None, on: bool) -> None:
     assert is_on(value) is on
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "ZE_AFFINITY_MASK",
+        "ZE_FLAT_DEVICE_HIERARCHY",
+        "ONEAPI_DEVICE_SELECTOR",
+        "GPU_DEVICE_ORDINAL",
+        "TPU_VISIBLE_CHIPS",
+        "PYTORCH_ALLOC_CONF",
+    ],
+)
+def test_what_hides_devices_is_in_the_fingerprint(fake: Any, variable: str) -> None:
+    assert fingerprint(fake.machine()) != fingerprint(fake.machine(environ={variable: "1"}))
+
+
+@pytest.mark.parametrize("file", ["/dev/dri/renderD128", "/dev/kfd", "/dev/accel0"])
+def test_a_gpu_handed_to_the_container_is_in_the_fingerprint(fake: Any, file: str) -> None:
+    assert fingerprint(fake.machine()) != fingerprint(fake.machine(files={file: ""}))
 
 
 def test_only_relevant_variables_are_kept() -> None:

@@ -30,6 +30,7 @@ MALFORMED = {
     "not a number": '{"schema_version": NaN}',
     "deep": "[" * 100_000,
     "huge": " " * (cache.MAX_BYTES + 1),
+    "endless number": '{"schema_version": 1e999}',
     "long number": '{"schema_version": ' + "9" * 5000 + "}",
 }
 
@@ -74,7 +75,18 @@ class TestNamedFile:
         with pytest.raises(HardwareCacheError):
             hd.detect_available_hardware(path)
 
-    @pytest.mark.parametrize("text", ["{}", '{"name": "package", "version": "1.0.0"}'])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "{}",
+            '{"name": "package", "version": "1.0.0"}',
+            '{"schema_version": 1, "error_type": "driver", "stack_trace": "…"}',
+            '{"schema_version": 1, "fingerprint": {}}',
+            '{"hardware": "a list of screws"}',
+            # What `rp detect --json` prints.
+            '{"schema_version": 1, "hardware": {"cpu": true}, "fingerprint": {}}',
+        ],
+    )
     def test_another_programs_file_is_not_overwritten(
         self, empty_machine: Callable[[], int], tmp_path: Path, text: str
     ) -> None:
@@ -99,7 +111,7 @@ class TestNamedFile:
         def refuse(*_: object) -> int:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr("hardware_detection.cache.os.open", refuse)
+        monkeypatch.setattr("hardware_detection.files.os.open", refuse)
         with pytest.raises(HardwareCacheError, match="Permission denied"):
             hd.detect_available_hardware(written)
 
@@ -159,7 +171,7 @@ class TestDefaultFile:
             raise PermissionError(13, "Permission denied")
 
         with monkeypatch.context() as patched:
-            patched.setattr("hardware_detection.cache.os.open", refuse)
+            patched.setattr("hardware_detection.files.os.open", refuse)
             patched.setattr(cache, "locked", lambda path: nullcontext())
             patched.setattr(cache, "write_atomically", refuse)
             with caplog.at_level(logging.WARNING, "hardware_detection"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -141,6 +142,24 @@ def test_an_exhausted_list_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_requirements(requirements: Any, compatible: list[str]) -> None:
     with detector(cuda=TWO_GPUS, mps=True) as found:
         assert found.get_compatible_hardware_types(requirements) == compatible
+
+
+@pytest.mark.parametrize(
+    ("requirements", "message"),
+    [
+        ({CPU: None}, "must be a mapping"),
+        ({CPU: {"compatible": "no"}}, "must be True or False"),
+        ({CPU: {"memory_usage": 12}}, "must be {'peak': MiB}"),
+        ({CPU: {"memory_usage": {"peak": "12 GB"}}}, "must be {'peak': MiB}"),
+        ({CPU: {"memory_usage": {"peak": float("nan")}}}, "must be {'peak': MiB}"),
+        ({CPU: {"memory_usage": {"peak": -1}}}, "must be {'peak': MiB}"),
+        ({"cdua": {"compatible": False}}, "did you mean 'cuda'"),
+        ({"cuda:1": {"compatible": False}}, "unknown device 'cuda:1'"),
+    ],
+)
+def test_a_wrong_requirement_is_said(requirements: Any, message: str) -> None:
+    with detector() as found, pytest.raises(ValueError, match=re.escape(message)):
+        found.get_compatible_hardware_types(requirements)
 
 
 def test_summary(capsys: pytest.CaptureFixture[str]) -> None:

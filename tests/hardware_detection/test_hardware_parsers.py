@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardware_detection import parsing
+from hardware_detection import parsing, requirements
+from hardware_detection.errors import RequirementError
 from hardware_detection.machine import Machine
 
 X86 = """processor\t: 0
@@ -251,6 +255,35 @@ def test_rocminfo(padding: str) -> None:
     assert first.dtypes == ()
     assert (second.index, second.memory_total_mb) == (1, None)
     assert second.facts == {"gcn_arch": "gfx1102"}
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (parsing.parse_nvidia_smi, ",".join([LONG, *"abcdefg"])),
+        (parsing.parse_nvidia_smi, f"0,uuid,name,{LONG},{LONG},1,2,3"),
+        (parsing.parse_kfd_node, f"gfx_target_version {LONG}"),
+        (parsing.parse_meminfo, f"MemTotal: {LONG} kB\nMemAvailable: {LONG} kB\n"),
+        (parsing.parse_sockets, f"physical id\t: {LONG}\n"),
+        (parsing.parse_rocminfo, f"Agent 1\n  Device Type: GPU\nSegment: GLOBAL\nSize: {LONG}("),
+        (partial(parsing.has_tensor_cores, "H100"), LONG),
+        (parsing.whole_number, LONG),
+    ],
+)
+def test_no_number_is_too_long(parse: Callable[[str], object], text: str) -> None:
+    parse(text)
+
+
+def test_a_long_line_takes_one_pass() -> None:
+    # Quadratic, these would take minutes.
+    blanks = " " * 500_000
+    parsing.parse_rocminfo(f"***\nAgent 1\n***\n  Device Type: G{blanks}x\n")
+    parsing.parse_nvidia_driver("NVRM version:" * 50_000)
+    with pytest.raises(RequirementError):
+        requirements.parse(f"cuda>=1{blanks}!")
 
 
 @pytest.mark.parametrize("text", ["", "ROCk module is NOT loaded", "*******\nAgent 1\n*******"])

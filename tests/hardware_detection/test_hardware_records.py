@@ -39,6 +39,7 @@ def results(draw: st.DrawFn) -> ProbeResult:
         found,
         draw(facts),
         sources,
+        draw(st.booleans()),
     )
 
 
@@ -83,6 +84,7 @@ GOOD = to_json(
         (("devices", 0, "extra"), 1),
         (("facts",), None),
         (("sources",), {"a": 1}),
+        (("retry",), 1),
         (("extra",), 1),
     ],
 )

@@ -135,7 +135,7 @@ def test_nvml_tells_what_it_can(
 ) -> None:
     fake_nvml(utilisation)
     # PyTorch's spelling of a UUID leaves out the prefix; a GPU that is gone is left out.
-    assert nvml.loads(["0", "GPU-9"]) == {"0": (percent, 81920.0, 80896.0)}
+    assert nvml.loads(["GPU-9", "0", "GPU-8"]) == {"0": (percent, 81920.0, 80896.0)}
 
 
 def test_without_nvml_gpus_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

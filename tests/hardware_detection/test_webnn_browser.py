@@ -124,3 +124,7 @@ def test_webnn_really_computes(webnn_browser: Path, monkeypatch: pytest.MonkeyPa
     # Which device the browser takes is not told, and is not guessed.
     assert result.facts["adapter"] == "unknown"
     assert result.devices[0].facts["limits"]["operations"]
+    # With which wish the context was made that computed.
+    used = result.devices[0].facts["context"]
+    started = result.facts["browsers"]
+    assert any(row.get("contexts", {}).get(used) == "accepted" for row in started)

@@ -130,6 +130,19 @@ def test_hub_cache_with_a_hostile_revision_is_ignored(hub_cache: Path, revision:
     assert classify_model("org/thing")["family"] == "unknown"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(
+    "file", ["refs/main", "snapshots/{0}/config.json", "snapshots/{0}/README.md"]
+)
+def test_a_pipe_in_the_hub_cache_does_not_block(hub_cache: Path, file: str) -> None:
+    folder = cache_model(hub_cache, "org/gpt2", {"model_type": "vit"})
+    path = folder.parents[1] / file.format(folder.name)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    expected = "vision" if file.endswith("README.md") else "text_generation"
+    assert classify_model("org/gpt2")["family"] == expected
+
+
 def test_malformed_config_in_the_cache_is_reported_and_the_name_decides(hub_cache: Path) -> None:
     cache_model(hub_cache, "org/gpt2", "{")
     result = classify_model("org/gpt2")

@@ -62,6 +62,13 @@ def test_methods_are_hints() -> None:
     assert classify_model("openai/whisper-tiny", methods=["generate"])["family"] == "audio"
 
 
+@pytest.mark.parametrize("name", ["Foo\x1b[2J\nimport os", "a.b", "", "9"])
+def test_a_class_that_is_no_name_is_nothing_that_is_printed(name: str) -> None:
+    found = classify_model("x", model_class=name)
+    assert found["architecture"] is None
+    assert all(one["detail"].isprintable() for one in found["evidence"])
+
+
 def test_conflict_lowers_the_confidence_and_everything_is_reported() -> None:
     alone = classify_model("bert-base-uncased")
     torn = classify_model("bert-base-uncased", tasks=["image-classification"])

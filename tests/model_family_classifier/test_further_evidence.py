@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import threading
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from model_family_classifier import (
     classify_model,
     hub_metadata,
 )
+from model_family_classifier import hub as hub_module
 from model_family_classifier.card import NO_CARD, Card, read_card
 
 
@@ -205,39 +209,99 @@ def test_any_json_of_the_hub_gives_a_legal_answer(value: Any) -> None:
 def test_offline_sends_nothing(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv(variable, "1")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.setattr(hub_module, "_fetched", None)
     assert variable in hub_metadata("gpt2")["error"]
 
 
-def fake_client(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
-    class HfApi:
-        def model_info(self, name: str, **options: Any) -> Any:
-            assert options["timeout"] <= 5
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
+def fake_hub(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    def fetched(name: str) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(name) if callable(answer) else answer
 
-    client = ModuleType("huggingface_hub")
-    client.HfApi = HfApi  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+    monkeypatch.setattr(hub_module, "_timeouts", 0)
+    monkeypatch.setattr(hub_module, "_fetched", fetched)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
 
 
+def test_a_hub_that_dribbles_is_given_up_and_after_twice_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done, asked = threading.Event(), []
+
+    def dribble(name: str) -> None:
+        asked.append(name)
+        done.wait()
+
+    fake_hub(monkeypatch, dribble)
+    monkeypatch.setattr(hub_module, "TIMEOUT_SECONDS", 0.05)
+    try:
+        said = [hub_metadata(f"a/{number}")["error"] for number in range(4)]
+    finally:
+        done.set()
+    assert (
+        said
+        == ["the hub gave no answer in 0 s"] * 2
+        + ["the hub is not asked: it did not answer 2 times"] * 2
+    )
+    assert asked == ["a/0", "a/1"]
+
+
+def test_the_clients_own_timeout_counts_likewise(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_hub(monkeypatch, TimeoutError("The read operation timed out"))
+    said = [hub_metadata("a/b")["error"] for _ in range(3)]
+    assert ["gave no answer" in one for one in said] == [True, True, False]
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub that answers nothing of use, and keeps what it was sent."""
+
+    sent: list[tuple[str, dict[str, str]]]
+
+    def do_GET(self) -> None:
+        self.sent.append((self.path, {key.lower(): value for key, value in self.headers.items()}))
+        self.send_response(404)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_hub_is_sent_one_request_with_the_name_and_no_token() -> None:
+    """In a process of its own: the client reads its settings when it is imported."""
+    handler = type("Keeping", (Hub,), {"sent": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        environ = {**os.environ, "HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_secret"}
+        environ |= {"NO_PROXY": "127.0.0.1", "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
+        code = "from model_family_classifier import hub_metadata as ask; print(ask('a/b')['error'])"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False
+        )
+        server.shutdown()
+    assert "gave no answer" in done.stdout, done.stderr
+    ((path, headers),) = handler.sent
+    assert path == (
+        "/api/models/a/b?expand=config&expand=library_name&expand=pipeline_tag&expand=tags"
+    )
+    assert "authorization" not in headers
+    assert "hf_secret" not in str(headers)
+
+
 def test_online_the_client_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"model_type": "vit"}
-    info = SimpleNamespace(config=config, pipeline_tag="image-classification")
-    fake_client(monkeypatch, info)
+    fake_hub(monkeypatch, {"config": config, "pipeline_tag": "image-classification", "id": "x"})
     found = hub_metadata("acme/thing")
     assert found["config"] == {"model_type": "vit"}
     assert classify_model("acme/thing", hub=hub_metadata)["family"] == "vision"
 
 
-@pytest.mark.parametrize("error", [OSError("no route"), TimeoutError(), ValueError("odd\nlines")])
-def test_a_failing_hub_is_reported_on_one_line(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    fake_client(monkeypatch, error)
+@pytest.mark.parametrize("error", [OSError("no route"), ValueError("odd\nlines"), []])
+def test_a_failing_hub_is_reported_on_one_line(monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
+    fake_hub(monkeypatch, error)
     result = classify_model("gpt2", hub=hub_metadata)
     assert result["family"] == "text_generation"
     assert "gave no answer" in result["analyses"]["hub"]["detail"]

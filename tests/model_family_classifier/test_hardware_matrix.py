@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hardware_detection import HARDWARE_NAMES
+from hardware_detection.testing import fake_report
 from model_family_classifier import (
     BACKENDS,
     FAMILIES,
@@ -72,12 +74,12 @@ def test_model_rows_go_over_family_rows(model: tuple[str, str], row: str) -> Non
 @pytest.mark.parametrize(
     ("name", "priority"),
     [
-        ("bert-base-uncased", ["cuda", "rocm", "mps", "cpu"]),
-        ("google/vit-base-patch16-224", ["cuda", "rocm", "mps", "openvino", "cpu"]),
-        ("llama-7b", ["cuda", "rocm", "cpu"]),
+        ("bert-base-uncased", ["cuda", "rocm", "xpu", "mps", "cpu"]),
+        ("google/vit-base-patch16-224", ["cuda", "rocm", "xpu", "mps", "openvino", "cpu"]),
+        ("llama-7b", ["cuda", "rocm", "xpu", "cpu"]),
         ("llava-hf/llava-1.5-7b-hf", ["cuda", "cpu"]),
-        ("openai/clip-vit-base-patch32", ["cuda", "rocm", "mps", "cpu"]),
-        ("openai/whisper-tiny", ["cuda", "rocm", "mps", "cpu"]),
+        ("openai/clip-vit-base-patch32", ["cuda", "rocm", "xpu", "mps", "cpu"]),
+        ("openai/whisper-tiny", ["cuda", "rocm", "xpu", "mps", "cpu"]),
     ],
 )
 def test_priority(name: str, priority: list[str]) -> None:
@@ -109,7 +111,7 @@ def test_callers_facts_are_merged() -> None:
     assert cells["cuda"]["level"] == "high"
     assert (cells["mps"]["compatible"], cells["mps"]["reason"]) == (False, "not here")
     assert cells["tpu"]["compatible"] is True
-    assert result["hardware_priority"] == ["cuda", "rocm", "cpu"]
+    assert result["hardware_priority"] == ["cuda", "rocm", "xpu", "cpu"]
 
 
 def test_rocm_is_driven_as_cuda_and_shown_only_where_it_is() -> None:
@@ -118,6 +120,55 @@ def test_rocm_is_driven_as_cuda_and_shown_only_where_it_is() -> None:
     assert (fit["optimal_hardware"], fit["torch_device"]) == ("rocm", "cuda:0")
     assert fit["hardware_priority"] == ["cuda", "rocm", "mps", "cpu"]
     assert hardware_fit(bert, {})["hardware_priority"] == ["cuda", "mps", "cpu"]
+
+
+def test_every_hardware_that_detection_knows_is_known_here() -> None:
+    assert {*BACKENDS, *matrix.OTHER_HARDWARE} == set(HARDWARE_NAMES)
+
+
+def test_what_detection_proves_is_chosen() -> None:
+    gpt2 = classify_model("gpt2")
+    fit = hardware_fit(gpt2, fake_report(xpu=[{}])["hardware"])
+    assert (fit["optimal_hardware"], fit["torch_device"]) == ("xpu", "xpu:0")
+    assert fit["hardware_priority"] == ["cuda", "xpu", "mps", "cpu"]
+    assert "xpu" not in hardware_fit(gpt2, {})["hardware_priority"]
+
+
+def test_what_is_known_not_to_fit_is_not_chosen_and_the_arithmetic_is_said() -> None:
+    gpt2 = classify_model("gpt2")
+    here = {"cuda": True, "mps": True}
+    needs = {"memory_bytes": 10 * 1024 * MIB}
+    fit = hardware_fit(gpt2, here, requirements=needs, memory_mb={"cuda": 8192.0, "mps": 10240.0})
+    assert fit["optimal_hardware"] == "mps"
+    cell = fit["compatibility"]["cuda"]
+    assert (cell["compatible"], cell["system"], cell["effective"]) == (True, True, False)
+    assert cell["reason"] == "it needs 10240 MiB, and the largest device has 8192 MiB"
+    # The CPU is the last resort, and nothing is barred by what nobody knows.
+    fit = hardware_fit(gpt2, {}, requirements=needs, memory_mb={"cpu": 1.0})
+    assert fit["compatibility"]["cpu"]["effective"] is True
+    assert hardware_fit(gpt2, here, requirements=needs)["optimal_hardware"] == "cuda"
+    assert hardware_fit(gpt2, here, memory_mb={"cuda": 1.0})["optimal_hardware"] == "cuda"
+
+
+def test_an_emulated_gpu_is_here_and_of_no_use() -> None:
+    automatic = {"webgpu": False}
+    fit = hardware_fit(classify_model("bert-base-uncased"), {"webgpu": True}, automatic=automatic)
+    cell = fit["compatibility"]["webgpu"]
+    assert (cell["system"], cell["effective"]) == (True, False)
+    assert "no GPU" in cell["reason"]
+
+
+@pytest.mark.parametrize("key", ["reason", "condition"])
+def test_a_reason_is_nothing_that_a_terminal_obeys(tmp_path: Path, key: str) -> None:
+    cell = {"cuda": {"compatible": False, key: "\x1b]0;owned\x07\x1b[2J"}}
+    path = tmp_path / "matrix.json"
+    path.write_text(json.dumps({"families": {"text_generation": cell}}))
+    for found in (
+        classify_model("opt", matrix_path=path),
+        classify_model("opt", hw_compatibility=cell),
+    ):
+        assert found["compatibility"]["cuda"][key].endswith("?]0;owned??[2J")
+        assert found["compatibility"]["cuda"]["reason"].isprintable()
 
 
 def test_barred_hardware_is_not_chosen_even_when_it_is_there() -> None:
@@ -166,7 +217,7 @@ def test_the_users_matrix_goes_over_ours_cell_by_cell_and_key_by_key(tmp_path: P
     assert audio["compatibility"]["webgpu"]["compatible"] is True
     assert audio["compatibility"]["cuda"]["level"] == "high"
     whisper = classify_model("openai/whisper-tiny", matrix_path=path)
-    assert whisper["hardware_priority"] == ["cuda", "rocm", "cpu"]
+    assert whisper["hardware_priority"] == ["cuda", "rocm", "xpu", "cpu"]
     assert whisper["compatibility"]["mps"]["reason"] == "crashes here"
     assert classify_model("openai/whisper-tiny")["compatibility"]["mps"]["compatible"] is True
 
@@ -195,7 +246,7 @@ def test_a_wrong_matrix_is_one_clear_error(tmp_path: Path, content: str) -> None
 
 
 MIB = 2**20
-GPUS = ("cuda", "rocm", "mps")
+GPUS = ("cuda", "rocm", "xpu", "mps")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,11 @@ nomic-ai/nomic-embed-text-v1.5                   embedding        sentence_trans
 mixedbread-ai/mxbai-embed-large-v1               embedding        sentence_transformer
 jinaai/jina-embeddings-v2-base-en                embedding        sentence_transformer
 google/embeddinggemma-300m                       embedding        sentence_transformer
+microsoft/speecht5_asr                           audio            speech_recognition
+microsoft/speecht5_tts                           audio            text_to_speech
+stabilityai/stable-video-diffusion-img2vid-xt    diffusion        image_to_video
+THUDM/CogVideoX-5b-I2V                           diffusion        image_to_video
+nvidia/nemotron-ocr-v1                           vision           image_to_text
 BAAI/bge-reranker-base                           embedding        reranker
 Qwen/Qwen3-Reranker-0.6B                         embedding        reranker
 cross-encoder/ms-marco-MiniLM-L6-v2              embedding        reranker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_family_classifier import ClassificationInputError, classify_model
+from model_family_classifier import ClassificationInputError, classify_model, documents
 from model_family_classifier.database import look_up
 from model_family_classifier.documents import MAX_BYTES
 
@@ -45,10 +46,44 @@ def test_entry_facts_are_used(tmp_path: Path) -> None:
     result = classify_model("acme/x", model_db_path=path)
     assert result["auto_class"] == "AutoModelForSeq2SeqLM"
     assert result["compatibility"]["mps"]["reason"] == "too slow"
-    assert result["hardware_priority"] == ["cuda", "rocm", "cpu"]
+    assert result["hardware_priority"] == ["cuda", "rocm", "xpu", "cpu"]
     given = {"mps": {"compatible": True}}
     again = classify_model("acme/x", model_db_path=path, hw_compatibility=given)
     assert "mps" in again["hardware_priority"]
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("t5-small", {"family": "embedding", "auto_class": "AutoModel"}),
+        (
+            "org/gpt2-with-own-code",
+            {"family": "text_generation", "auto_class": "AutoModelForSeq2SeqLM"},
+        ),
+    ],
+)
+def test_the_users_auto_class_is_not_overwritten_by_inference(
+    tmp_path: Path, name: str, entry: dict[str, Any]
+) -> None:
+    path = write(tmp_path, {name: entry})
+    assert classify_model(name, model_db_path=path)["auto_class"] == entry["auto_class"]
+    # That nothing is said is no statement: what is inferred counts.
+    bare = {"family": entry["family"]}
+    said, unsaid = (
+        write(tmp_path, {name: one}, f"{number}.yaml")
+        for number, one in enumerate([{**bare, "auto_class": None}, bare])
+    )
+    assert classify_model(name, model_db_path=said) == classify_model(name, model_db_path=unsaid)
+
+
+@pytest.mark.parametrize(
+    ("said", "deployment"), [({"deployment": None}, None), ({}, "web_deployment")]
+)
+def test_the_user_can_say_that_it_is_not_for_browsers(
+    tmp_path: Path, said: dict[str, Any], deployment: str | None
+) -> None:
+    path = write(tmp_path, {"Xenova/x": {"family": "embedding", **said}})
+    assert classify_model("Xenova/x", model_db_path=path)["deployment"] == deployment
 
 
 def test_family_unknown_is_respected(tmp_path: Path) -> None:
@@ -97,7 +132,6 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
         ("x: {family: vision, architecture: 'a b'}", "architecture"),
         ('x: {family: vision, subfamily: "a\\eb"}', "subfamily"),
         ("x: {family: vision, hw_compatibility: {cuda: 1}}", "cuda"),
-        ("x: {family: vision, hw_compatibility: {cuda: {since: 2024-01-01}}}", "JSON"),
         ("x: {family: vision}\nx: {family: audio}", "'x' stands there twice in line 2"),
         ("x: {family: vision, family: audio}", "'family' stands there twice"),
         ("? [x]\n: {family: vision}", "malformed"),
@@ -108,7 +142,6 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
         ("x: {family: vision, 3: y}", "keys must be text"),
         ("x: {family: 1:1:1.0}", "'family' must be one of"),
         ("x: {family: =}", "malformed"),
-        ("x: {family: vision, since: 2024-13-41}", "malformed"),
         ("x: {family: vision, size: " + "9" * 5000 + "}", "malformed"),
     ],
 )
@@ -127,6 +160,7 @@ def test_faulty_yaml(tmp_path: Path, content: str, message: str) -> None:
         "[1]",
         "[" * 100_000,
         '{"x": {"family": NaN}}',
+        '{"x": {"family": "vision", "note": Infinity}}',
         "\x00",
         '{"x": {"family": "vision"}, "x": {"family": "audio"}}',
         '{"x": {"family": "vision", "size": ' + "9" * 5000 + "}}",
@@ -143,6 +177,21 @@ def test_a_number_to_the_base_of_60_is_text_and_costs_nothing(tmp_path: Path) ->
     assert look_up(path, "x") == {"family": "vision", "note": note, "other": f"{note}.5"}
 
 
+@pytest.mark.parametrize(
+    "note", ["2024-01-01", "2024-13-41", "2001-12-14t21:59:43", ".nan", "-.inf"]
+)
+def test_what_json_does_not_have_is_text(tmp_path: Path, note: str) -> None:
+    cell = {"compatible": True, "since": note}
+    entry = {"family": "vision", "note": note, "hw_compatibility": {"cuda": cell}}
+    path = write(
+        tmp_path,
+        f"x: {{family: vision, note: {note},"
+        f" hw_compatibility: {{cuda: {{compatible: true, since: {note}}}}}}}",
+    )
+    assert look_up(path, "x") == entry
+    assert classify_model("x", model_db_path=path)["compatibility"]["cuda"]["since"] == note
+
+
 @pytest.mark.parametrize("size", [MAX_BYTES + 1, 100 * 2**20])
 def test_oversized_file(tmp_path: Path, size: int) -> None:
     path = tmp_path / "db.yaml"
@@ -156,6 +205,30 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path, "bad\x00name"):
         with pytest.raises(ClassificationInputError, match="cannot be read"):
             classify_model("x", model_db_path=path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_and_a_device_are_no_database(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ClassificationInputError, match="not a regular file"):
+            classify_model("x", model_db_path=path)
+
+
+def test_a_key_twice_in_a_large_file_is_found_in_one_pass() -> None:
+    class Name(str):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Name.compared += 1
+            return str.__eq__(self, str(other))
+
+        __hash__ = str.__hash__
+
+    names = [Name(number) for number in range(5000)]
+    with pytest.raises(ValueError, match="'4999' stands there twice"):
+        documents._unique([(name, None) for name in [*names, Name(4999)]])
+    assert Name.compared < 3 * len(names)  # a few share a slot
 
 
 def test_not_utf8(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_each_cell_has_level_condition_and_reason(family: str) -> None:
 
 def test_openvino_is_chosen_for_vision_below_cuda_and_mps() -> None:
     vision = classify_model("google/vit-base-patch16-224")
-    assert vision["hardware_priority"] == ["cuda", "rocm", "mps", "openvino", "cpu"]
+    assert vision["hardware_priority"] == ["cuda", "rocm", "xpu", "mps", "openvino", "cpu"]
     assert hardware_fit(vision, {"openvino": True})["optimal_hardware"] == "openvino"
     assert hardware_fit(vision, {"openvino": True, "mps": True})["optimal_hardware"] == "mps"
     text = classify_model("gpt2")

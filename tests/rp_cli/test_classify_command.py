@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +108,80 @@ def test_model_database(rp: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../up", "/no/such/folder", "a\x1bb"])
 def test_wrong_name_is_one_sentence_and_exit_2(rp: Any, name: str) -> None:
-    code, out, err = rp("classify", "gpt2", name)
-    assert (code, out) == (2, "")
+    for more in ((), ("--json",), ("--table",)):
+        code, out, _ = rp("classify", name, *more)
+        assert (code, out) == (2, "")
+    code, out, err = rp("classify", "gpt2", name, "t5-small")
+    # It costs its own row, and no other.
+    assert (code, out.count("Model: ")) == (2, 2)
     assert err.startswith("rp: ")
     assert err.count("\n") == 1
     assert "\x1b" not in err
+
+
+def test_one_wrong_line_of_a_list_costs_its_own_row(
+    rp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("gpt2\na/b/c\nbert-base-uncased\n"))
+    code, out, err = rp("classify", "-", "--table")
+    assert (code, out.count("\n"), err.count("\n")) == (2, 2, 1)
+    assert "bert-base-uncased" in out
+    assert "'a/b/c'" in err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_names_may_come_through_a_pipe(rp: Any, tmp_path: Path) -> None:
+    # As `-f <(…)` does.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("gpt2\n",))
+    writer.start()
+    code, out, _ = rp("classify", "-f", str(pipe), "--table")
+    writer.join()
+    assert (code, out.split()[0]) == (0, "gpt2")
+    code, _, err = rp("classify", "-f", "/dev/zero")
+    assert code == 2
+    assert "not a regular file" in err
+
+
+def test_what_does_nothing_is_refused(rp: Any, tmp_path: Path) -> None:
+    machine = tmp_path / "machine.json"
+    machine.write_text('{"rp_machine": 1, "devices": {}}')
+    for words in (
+        ("classify", "gpt2", "--table", "--json"),
+        ("--hardware", str(machine), "classify", "gpt2", "--hw-cache", str(tmp_path / "hw.json")),
+        ("--hardware", str(machine), "classify", "gpt2", "--cache", str(tmp_path / "hw.json")),
+    ):
+        code, out, err = rp(*words)
+        assert (code, out) == (2, "")
+        assert "use one of them" in err
+
+
+def test_what_detection_proves_is_what_is_used(rp: Any) -> None:
+    _, out, _ = rp("classify", "gpt2", machine=fake_report(xpu=[{"name": "Fake Intel"}]))
+    assert "Optimal Hardware: xpu\n  PyTorch Device: xpu:0\n" in out
+    assert "    xpu: ✅ (System: ✅, Effective: ✅)\n" in out
+
+
+def test_what_is_known_not_to_fit_is_not_optimal(rp: Any, tmp_path: Path) -> None:
+    record_use("gpt2", 100 << 30, revision="", dtype=None, backend="cpu")
+    machine = fake_report(cuda=[{"memory_total_mb": 8192.0}, {"memory_total_mb": 24576.0}])
+    _, out, _ = rp("classify", "gpt2", machine=machine)
+    assert "Optimal Hardware: cpu" in out
+    assert (
+        "cuda: ✅ (System: ✅, Effective: ❌): it needs 102400 MiB, and the largest device has"
+        " 24576 MiB\n" in out
+    )
+
+
+@pytest.mark.parametrize("adapter", ["hardware", "software"])
+def test_an_emulated_gpu_in_a_browser_is_of_no_use(rp: Any, tmp_path: Path, adapter: str) -> None:
+    file = tmp_path / "machine.json"
+    device = {"name": "Fake adapter", "adapter": adapter}
+    file.write_text(json.dumps({"rp_machine": 1, "devices": {"webgpu": [device]}}))
+    _, out, _ = rp("--hardware", str(file), "classify", "gpt2", "--json")
+    cell = json.loads(out)[0]["compatibility"]["webgpu"]
+    assert (cell["system"], cell["effective"]) == (True, adapter == "hardware")
 
 
 def test_folder_without_config(rp: Any, tmp_path: Path) -> None:

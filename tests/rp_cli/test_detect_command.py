@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import hardware_detection as hd
 from hardware_detection.testing import fake_report, use_report
 from rp_cli.app import app
-from rp_cli.errors import exit_code_for
+from rp_cli.errors import BadInputError, exit_code_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,6 +52,28 @@ def test_the_table_names_every_backend_and_reason(gpu: None) -> None:
     assert "best: cuda (torch: cuda:0)" in result.stdout
     # A name from a driver is text, never markup.
     assert "[red]H100[/red]" in result.stdout
+
+
+def test_debug_counts_the_cores_of_the_container(
+    gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hardware_detection.machine.Machine.usable_cpus", lambda _: 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    result = CliRunner().invoke(app, ["detect", "--debug"])
+    assert "asks for more threads than the 3 cores" in result.stderr
+
+
+def test_a_wrong_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RP_HOME", "~nosuchuser/x")
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert "RP_HOME is '~nosuchuser/x'" in err
+
+
+def test_the_cache_goes_by_both_names(gpu: None, tmp_path: Path) -> None:
+    for option in ("--cache", "--hw-cache"):
+        assert run(option, str(tmp_path / "hw.json"))[0] == 0
 
 
 def test_debug_says_conflicts_first(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,10 +220,35 @@ class TestOtherMachines:
         assert (code, out) == (2, "")
         assert str(path) in err
 
-    def test_another_machine_cannot_be_watched(self, tmp_path: Path) -> None:
-        code, _, err = run("--watch", "--hardware", str(tmp_path / "machine.json"))
-        assert code == 2
-        assert "use one of them" in err
+    @pytest.mark.parametrize(
+        "options",
+        [("--watch", "--count", "1"), ("--refresh",), ("--web",), ("--cache", "hw.json")],
+    )
+    @pytest.mark.parametrize("everywhere", [False, True])
+    def test_what_only_this_machine_can_answer_is_refused(
+        self, tmp_path: Path, options: tuple[str, ...], everywhere: bool
+    ) -> None:
+        path = tmp_path / "machine.json"
+        path.write_text('{"rp_machine": 1, "devices": {}}')
+        hardware = ("--hardware", str(path))
+        words = (*hardware, "detect", *options) if everywhere else ("detect", *hardware, *options)
+        result = CliRunner().invoke(app, words)
+        assert isinstance(result.exception, BadInputError)
+        assert str(result.exception).startswith(f"{options[0]} is about this machine")
+        assert result.stdout == ""
+
+    def test_what_a_file_says_is_nothing_that_a_terminal_obeys(self, tmp_path: Path) -> None:
+        path = tmp_path / "machine.json"
+        device = {"memory_total_mb": 1, "compute_capability": "\x1b[1m"}
+        device["name"] = "A\x1b[2J\x1b]0;owned\ud800"
+        machine = {"rp_machine": 1, "platform": "\x9b2J", "devices": {"cuda": [device]}}
+        path.write_text(json.dumps(machine))
+        exported = tmp_path / "exported.json"
+        code, out, err = run("--hardware", str(path), "--export", str(exported))
+        assert code == 0
+        assert not re.search("[\x1b\x9b\x07\ud800]", out + err)
+        assert "A?[2J" in out
+        assert json.loads(exported.read_text())["devices"]["cuda"][0]["name"].startswith("A?")
 
 
 class TestWatch:
@@ -230,7 +277,21 @@ class TestWatch:
         assert [load["device"] for load in loads] == ["cpu", "xpu:0", "mps:0"]
         assert loads[1]["memory_free_mb"] is None
 
-    @pytest.mark.parametrize("options", [("--count", "0"), ("--interval", "-1")])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--count", "0"),
+            *(("--interval", number) for number in ("-1", "inf", "nan", "1e300", "soon")),
+        ],
+    )
     def test_impossible_numbers(self, gpu: None, options: tuple[str, str]) -> None:
         code, _, _ = run("--watch", *options)
         assert code == 2
+
+    @pytest.mark.parametrize("options", [("--count", "1"), ("--interval", "1")])
+    def test_its_options_alone_do_nothing_and_are_refused(
+        self, gpu: None, options: tuple[str, str]
+    ) -> None:
+        code, out, err = run(*options)
+        assert (code, out) == (2, "")
+        assert "belong to --watch" in err

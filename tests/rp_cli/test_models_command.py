@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import re
+import stat
 import threading
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from model_family_classifier.data import data_dir
 from model_family_classifier.database import KNOWN_KEYS, check_entries
 from model_family_classifier.index import load_index
 from model_family_classifier.matrix import BACKENDS, OTHER_HARDWARE
+from model_family_classifier.web import web_limits
 from rp_cli.modeldb import staleness, user_database
 
 SCHEMA = json.loads((data_dir("model_db") / "model_database.schema.json").read_text())
@@ -145,6 +150,62 @@ def test_each_subcommand_has_its_own_help(rp: Any, action: str, option: str) -> 
     assert action in rp("models", "--help").out
 
 
+def test_a_date_in_a_note_is_kept_as_it_is_written(rp: Any, database: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.yaml"
+    source.write_text("a/b:\n  family: vision\n  added: 2024-01-01\n")
+    assert rp("models", "import", source, "--model-db", database).code == 0
+    listed = rp("models", "list", "--db", database, "--json").json
+    assert listed == {"a/b": {"family": "vision", "added": "2024-01-01"}}
+
+
+def test_half_of_a_surrogate_pair_is_written_or_refused(
+    rp: Any, database: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.json"
+    source.write_text(r'{"a": {"family": "vision", "note": "\ud800"}}')
+    done = rp("models", "import", source, "--db", database)
+    if database.suffix == ".json":
+        assert user_database.entries_of(database)["a"]["note"] == "\ud800"
+    else:
+        assert (done.code, done.err.count("\n"), database.exists()) == (2, 1, False)
+
+
+def test_a_linked_database_stays_a_link_and_private(rp: Any, tmp_path: Path) -> None:
+    real, link = tmp_path / "dotfiles" / "mine.yaml", tmp_path / "models.yaml"
+    real.parent.mkdir()
+    real.write_text("{}\n")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    assert rp("models", "add", "a/b", "--family", "vision", "--db", link).code == 0
+    assert link.is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o600
+    assert set(user_database.entries_of(real)) == {"a/b"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_no_database(rp: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "db.yaml")
+    done = rp("models", "list", "--db", tmp_path / "db.yaml")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize("words", [("list",), ("add", "x", "--family", "vision")])
+def test_a_place_that_cannot_be_is_one_sentence(
+    rp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    too_long = tmp_path / ("a" * 300)
+    done = rp("models", *words, "--db", too_long)
+    assert done.code in (2, 4)
+    assert done.err.count("\n") == 1
+    monkeypatch.setenv("RP_MODEL_DB", "~nosuchuser/x")
+    done = rp("models", *words)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "RP_MODEL_DB is '~nosuchuser/x'" in done.err
+    monkeypatch.delenv("RP_MODEL_DB")
+    monkeypatch.setenv("RP_HOME", str(too_long))
+    assert rp("classify", "gpt2").code == 0  # nothing is remembered, and nothing else is wrong
+
+
 @pytest.mark.parametrize("content", ["[", "x: !!python/name:os.system", "x: {family: y}", "- a"])
 def test_a_broken_database_is_left_as_it_is(rp: Any, database: Path, content: str) -> None:
     database.write_text(content)
@@ -212,6 +273,20 @@ def test_the_schema_says_what_the_checks_say() -> None:
     assert entry["properties"]["family"]["enum"] == list(FAMILIES)
     hardware = entry["properties"]["hw_compatibility"]["propertyNames"]["enum"]
     assert set(hardware) == {*BACKENDS, *OTHER_HARDWARE}
+    assert set(entry["properties"]["auto_class"]["enum"]) == {
+        None,
+        "AutoModel",
+        *load_index()["auto_classes"],
+    }
+    limits = SCHEMA["$defs"]["cell"]["properties"]["size_limit"]["enum"]
+    assert limits == [*web_limits()["limits"], None]
+
+
+def test_the_schema_takes_the_characters_that_can_be_printed() -> None:
+    refused = re.compile(SCHEMA["$defs"]["text"]["not"]["pattern"])
+    for letter in map(chr, range(0x10000)):
+        known = unicodedata.category(letter) != "Cn"  # newer versions of Unicode assign more
+        assert not known or (refused.search(letter) is None) == letter.isprintable(), letter
 
 
 @pytest.mark.parametrize(
@@ -223,6 +298,25 @@ def test_the_schema_says_what_the_checks_say() -> None:
         ({"x": {"family": "none"}}, False),
         ({"": {"family": "vision"}}, False),
         ({"a\x1bb": {"family": "vision"}}, False),
+        ({"a\u200bb": {"family": "vision"}}, False),
+        ({"x": {"family": "vision", "hw_compatibility": {"cpu": {"compatible": False}}}}, False),
+        ({"x": {"family": "vision", "hw_compatibility": {"cpu": {"level": "high"}}}}, True),
+        ({"x": {"family": "vision", "hw_compatibility": {"cpu": {"level": "best"}}}}, False),
+        ({"x": {"family": "vision", "hw_compatibility": {"cuda": {"size_limit": "huge"}}}}, False),
+        ({"x": {"family": "vision", "hw_compatibility": {"cuda": {"size_limit": None}}}}, True),
+        ({"x": {"family": "vision", "hw_compatibility": {"cuda": {"reason": 3}}}}, False),
+        ({"x": {"family": "vision", "hw_compatibility": {"cuda": {"reason": None}}}}, True),
+        ({"x": {"family": "vision", "hw_compatibility": None, "subfamily": None}}, True),
+        ({"x": {"family": None}}, False),
+        ({"x": {"family": "vision", "auto_class": "AutoConfig"}}, False),
+        ({"x": {"family": "vision", "auto_class": ""}}, False),
+        ({"x": {"family": "vision", "architecture": ""}}, False),
+        ({"x": {"family": "vision", "architecture": "Model\n"}}, False),
+        ({"x": {"family": "vision", "architecture": "4Model"}}, False),
+        ({"x": {"family": "vision", "architecture": "_Model4"}}, True),
+        ({"x": {"family": "vision", "subfamily": "a\n"}}, False),
+        ({"x": {"family": "vision", "architecture": "Modèle"}}, False),
+        ({"x": {"family": "vision", "auto_class": "AutoModel", "architecture": None}}, True),
         ({"x": {}}, False),
         ({"x": {"family": "vision", "deployment": "mars"}}, False),
         ({"x": {"family": "vision", "tasks": "a"}}, False),
