@@ -11,22 +11,49 @@ from typing import Any
 logger = logging.getLogger("resource_pool")
 
 try:
-    from hardware_detection import CPU, CUDA, HARDWARE_NAMES, MPS, OPENVINO, ROCM, XPU
+    from hardware_detection import (
+        CPU,
+        CUDA,
+        HARDWARE_NAMES,
+        MPS,
+        OPENVINO,
+        ROCM,
+        WEBGPU,
+        WEBNN,
+        XPU,
+    )
 except ImportError:
     CPU, CUDA, ROCM, XPU, MPS, OPENVINO = "cpu", "cuda", "rocm", "xpu", "mps", "openvino"
+    WEBGPU, WEBNN = "webgpu", "webnn"
     HARDWARE_NAMES = (CPU, CUDA, ROCM, XPU, MPS, OPENVINO)  # type: ignore[assignment]
 
-__all__ = ["CPU", "CUDA", "HARDWARE_NAMES", "MPS", "OPENVINO", "ROCM", "XPU", "detect"]
+__all__ = [
+    "CPU",
+    "CUDA",
+    "HARDWARE_NAMES",
+    "MPS",
+    "OPENVINO",
+    "ROCM",
+    "WEBGPU",
+    "WEBNN",
+    "XPU",
+    "detect",
+]
 
 
-def detect() -> Mapping[str, Any]:
-    """Return a detection report, the detector's own or, where it is missing, torch's word."""
+def detect(*, web: bool = False) -> Mapping[str, Any]:
+    """Return a detection report, the detector's own or, where it is missing, torch's word.
+
+    Args:
+        web: start the browsers, unless that was done and is remembered; later calls without it
+            know their answers, too.
+    """
     detector = _detector()
-    return _what_torch_says() if detector is None else detector()
+    return _what_torch_says() if detector is None else detector(web=web)
 
 
 @functools.cache
-def _detector() -> Callable[[], Mapping[str, Any]] | None:
+def _detector() -> Callable[..., Mapping[str, Any]] | None:
     try:
         from hardware_detection import detect_available_hardware
     except ImportError as error:

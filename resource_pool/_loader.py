@@ -370,7 +370,9 @@ class Loader:
             The instance in that very dtype which is cached already, joined, if there is one.
         """
         with self._store.lock:
-            self._measured[identity, decision.dtype] = facts["memory_usage"]
+            # Of a module that computes elsewhere, what it takes there is planned for apart.
+            measured = facts.get("module_bytes", facts["memory_usage"])
+            self._measured[identity, decision.dtype] = measured
             if facts.get("quantization"):
                 self._quantized.add(identity)
             if decision.dtype is not None or not facts["sizes"]:

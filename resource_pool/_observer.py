@@ -59,8 +59,16 @@ class Observer:
                 for (who, device), (until, reason) in self._failed.items()
                 if who == identity and until > now
             }
-        crowded = _kept_in_ram(memory) if self._mode.low_memory else {}
-        return Snapshot(report, free, idle, held, failed, _has_accelerate(), crowded)
+        return Snapshot(
+            report,
+            free,
+            idle,
+            held,
+            failed,
+            can_spread=_has("accelerate"),
+            can_simulate=_has("onnx") and _has("onnxruntime"),
+            crowded=_kept_in_ram(memory) if self._mode.low_memory else {},
+        )
 
     def _memory(
         self, known: Mapping[str, Memory | None]
@@ -127,8 +135,8 @@ class Observer:
 
 
 @functools.cache
-def _has_accelerate() -> bool:
-    return importlib.util.find_spec("accelerate") is not None
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _free(memory: Memory, charged: int, reserved: int) -> int:

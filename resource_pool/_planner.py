@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resource_pool._eviction import MIB, Candidate, choose
-from resource_pool._hardware import CPU, CUDA, MPS, OPENVINO, ROCM, XPU
+from resource_pool._hardware import CPU, CUDA, MPS, OPENVINO, ROCM, WEBGPU, WEBNN, XPU
 from resource_pool._preferences import (
     PRECISIONS,
     DeviceName,
@@ -26,10 +26,16 @@ from resource_pool.errors import DeviceUnavailableError, InsufficientMemoryError
 # torch's name of the device type, where torch has one.
 DEVICE_TYPES = {
     CPU: "cpu", CUDA: "cuda", ROCM: "cuda", XPU: "xpu", MPS: "mps", OPENVINO: "openvino",
+    WEBGPU: "webgpu", WEBNN: "webnn",
 }  # fmt: skip
-# OpenVINO keeps the compiled weights beside torch's.
-_COPIES = {OPENVINO: 2}
-
+BROWSERS = (WEBGPU, WEBNN)
+# Those that take a module's forward, in float32 of their own, and RAM.
+_ENGINES = (OPENVINO, *BROWSERS)
+# OpenVINO keeps the compiled weights beside torch's; a browser has them in its engine's memory
+# and in buffers.
+_COPIES = {OPENVINO: 2, WEBGPU: 3, WEBNN: 3}
+# What a browser's processes take, whatever the model: measured.
+_BESIDE = {WEBGPU: 500 * MIB, WEBNN: 500 * MIB}
 
 _NEEDS = "it needs "
 
@@ -71,6 +77,7 @@ class Snapshot:
         held: torch device -> what takes the rest, in words, for an error message.
         failed: torch device -> why it is passed over: it, or this model on it, failed.
         can_spread: whether accelerate is here, which spreads a model over several GPUs.
+        can_simulate: whether onnxruntime is here, which stands in for browsers.
         crowded: torch device -> why it takes no more models but those that are forced there.
         cached: (torch device, dtype) of the instances of this model that are here already.
     """
@@ -81,6 +88,7 @@ class Snapshot:
     held: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     can_spread: bool = False
+    can_simulate: bool = False
     crowded: Mapping[str, str] = field(default_factory=dict)
     cached: frozenset[tuple[str, str | None]] = frozenset()
 
@@ -128,7 +136,7 @@ def decide(request: Request, snapshot: Snapshot) -> Decision:
             told = (*notes, *chosen.notes)
             surprising = bool(told) and request.preferences.device is not None
             return replace(chosen, notes=told, surprising=surprising)
-        if _is_forced(wanted, request.preferences):
+        if _is_forced(wanted, request.preferences) and not _has_stand_in(wanted, request):
             kind = InsufficientMemoryError if _is_shortage(chosen) else DeviceUnavailableError
             raise kind(f"{request.label}: {wanted} is forced and cannot be used: {chosen}.")
         last_word, short = chosen, short or _is_shortage(chosen)
@@ -143,7 +151,7 @@ def decide(request: Request, snapshot: Snapshot) -> Decision:
 def on_cpu(request: Request, snapshot: Snapshot) -> Decision:
     """Return the decision for the CPU whatever room there is: the last resort of a load."""
     dtype, note = _dtype(DeviceName(CPU), request, snapshot.report)
-    needed = _needed(CPU, dtype, request)
+    needed = _needed(DeviceName(CPU), dtype, request)
     return Decision(CPU, CPU, dtype, (note,) if note else (), needed=needed)
 
 
@@ -168,7 +176,7 @@ def torch_devices(report: Mapping[str, Any]) -> dict[str, Memory | None]:
     """Return the torch devices of a report with the memory that it knows, the CPU always."""
     found: dict[str, Memory | None] = {CPU: None}
     for backend in DEVICE_TYPES:
-        if backend in (CPU, OPENVINO) or not report["hardware"].get(backend):
+        if backend in (CPU, *_ENGINES) or not report["hardware"].get(backend):
             continue
         for device in report.get("details", {}).get(backend, {}).get("devices", ()):
             name = _torch_name(DeviceName(backend, device["index"]))
@@ -180,14 +188,26 @@ def torch_devices(report: Mapping[str, Any]) -> dict[str, Memory | None]:
 
 def _candidates(request: Request) -> Iterator[DeviceName]:
     preferences, barred = request.preferences, request.barred or {}
-    named = [preferences.device, *preferences.priority_list]
-    if not any(named):
+    named: list[DeviceName] = []
+    for device in preferences.named:
+        named.append(device)
+        if _has_stand_in(device, request):
+            named.append(replace(device, index=None, simulated=True))
+    if not named:
         named = [DeviceName(name) for name in request.family_priority if name not in barred]
-    yield from dict.fromkeys(device for device in (*named, DeviceName(CPU)) if device)
+    yield from dict.fromkeys((*named, DeviceName(CPU)))
+
+
+def _has_stand_in(wanted: DeviceName, request: Request) -> bool:
+    """Whether a simulation may come after this device."""
+    allowed = request.preferences.fallback_to_simulation and wanted.backend in BROWSERS
+    return allowed and not wanted.simulated
 
 
 def _is_explicit(wanted: DeviceName, preferences: Preferences) -> bool:
-    return wanted == preferences.device or wanted in preferences.priority_list
+    if wanted.simulated:
+        return any(named.backend == wanted.backend for named in preferences.named)
+    return wanted in preferences.named
 
 
 def _is_forced(wanted: DeviceName, preferences: Preferences) -> bool:
@@ -196,13 +216,14 @@ def _is_forced(wanted: DeviceName, preferences: Preferences) -> bool:
 
 
 def _is_forced_backend(device: DeviceName, preferences: Preferences) -> bool:
-    explicit = [preferences.device, *preferences.priority_list]
-    return preferences.force_device and any(d and d.backend == device.backend for d in explicit)
+    return preferences.force_device and any(d.backend == device.backend for d in preferences.named)
 
 
 def _obstacle(wanted: DeviceName, request: Request, snapshot: Snapshot) -> str:
     """Return why ``wanted`` cannot be used whatever memory there is, or ""."""
     preferences, backend = request.preferences, wanted.backend
+    if wanted.simulated:
+        return "" if snapshot.can_simulate else "its simulation needs onnx and onnxruntime"
     # The CPU is there whatever its probe says: this code runs on it.
     if backend != CPU and not snapshot.report["hardware"].get(backend, False):
         reason = snapshot.report.get("details", {}).get(backend, {}).get("reason")
@@ -231,7 +252,7 @@ def _missing_index(wanted: DeviceName, snapshot: Snapshot) -> str:
 def _fit(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision | str:
     """Return the decision for this backend, or why the model has no room on it."""
     tried = [
-        _fit_one(DeviceName(wanted.backend, index), request, snapshot)
+        _fit_one(replace(wanted, index=index), request, snapshot)
         for index in _indices(wanted, request, snapshot)
     ]
     fits = [decision for decision in tried if isinstance(decision, Decision)]
@@ -252,7 +273,7 @@ def _fit_one(device: DeviceName, request: Request, snapshot: Snapshot) -> Decisi
     """Return the decision for one device, or why the model has no room on it."""
     name = _torch_name(device)
     dtype, note = _dtype(device, request, snapshot.report)
-    needed = _needed(device.backend, dtype, request)
+    needed = _needed(device, dtype, request)
     place = memory_place(name)
     free = snapshot.free.get(place)
     decision = Decision(device.backend, name, dtype, (note,) if note else (), (), needed)
@@ -272,13 +293,16 @@ def _fit_one(device: DeviceName, request: Request, snapshot: Snapshot) -> Decisi
     return replace(decision, evict=tuple(candidate.key for candidate in leaving))
 
 
-def _needed(backend: str, dtype: str | None, request: Request) -> int | None:
+def _needed(device: DeviceName, dtype: str | None, request: Request) -> int | None:
     """Return the bytes that the model takes: the caller's word, or else the estimate."""
-    known = (request.preferences.hw_compatibility or {}).get(backend)
+    known = (request.preferences.hw_compatibility or {}).get(device.backend)
     if known and known.peak_mb is not None:
         return int(known.peak_mb * MIB)
     estimated = request.needed(dtype) if request.needed else None
-    return None if estimated is None else estimated * _COPIES.get(backend, 1)
+    if estimated is None:
+        return None
+    beside = 0 if device.simulated else _BESIDE.get(device.backend, 0)
+    return estimated * _COPIES.get(device.backend, 1) + beside
 
 
 def _spread(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision | None:
@@ -294,7 +318,7 @@ def _spread(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decisio
     if not spreadable or len(budgets) < 2 or asked is not None:
         return None
     dtype, _ = _dtype(DeviceName(wanted.backend), request, snapshot.report)
-    needed = _needed(wanted.backend, dtype, request)
+    needed = _needed(wanted, dtype, request)
     if needed is None or needed > sum(budgets.values()):
         return None
     note = f"it needs {readable(needed)} and is spread over {', '.join(budgets)}"
@@ -310,7 +334,7 @@ def _indices(wanted: DeviceName, request: Request, snapshot: Snapshot) -> list[i
     """Return the indices to try: the one asked for, then the others by free memory."""
     preferences = request.preferences
     devices = _devices(wanted.backend, snapshot.report)
-    if wanted.backend in (CPU, MPS) or not devices:
+    if wanted.backend in (CPU, MPS) or wanted.simulated or not devices:
         return [None]
     asked = _asked_index(wanted, preferences)
 
@@ -339,10 +363,10 @@ def _dtype(
 ) -> tuple[str | None, str]:
     """Return the dtype to cast to, and a note where the asked one is not there."""
     asked = request.preferences.precision
-    own = "float32" if wanted.backend == OPENVINO else None
+    own = "float32" if wanted.backend in _ENGINES else None
     if asked is None:
         return own, ""
-    proved = _proved_dtypes(wanted, report)
+    proved = {own} if wanted.backend in BROWSERS else _proved_dtypes(wanted, report)
     # int8 needs quantized layers, which a cast does not make.
     if asked != "int8" and (proved is None or asked in proved):
         return asked, ""
@@ -370,6 +394,8 @@ def _proved_dtypes(wanted: DeviceName, report: Mapping[str, Any]) -> set[str] | 
 
 def _torch_name(device: DeviceName) -> str:
     kind = DEVICE_TYPES[device.backend]
+    if device.simulated:
+        return str(device)
     return kind if device.index is None or kind in (CPU, MPS) else f"{kind}:{device.index}"
 
 
@@ -383,8 +409,8 @@ def is_on(device: str, hardware: str) -> bool:
 
 
 def memory_place(device: str) -> str:
-    """Return the device whose memory a model takes on ``device``: RAM for OpenVINO's."""
-    return CPU if device.partition(":")[0] == OPENVINO else device
+    """Return the device whose memory a model takes on ``device``: RAM for other engines'."""
+    return CPU if device.partition(":")[0] in _ENGINES else device
 
 
 def readable(size: int) -> str:

@@ -24,8 +24,8 @@ from resource_pool._loader import Estimate, Loader
 from resource_pool._maintenance import Maintenance, Monitor
 from resource_pool._mode import Mode
 from resource_pool._mover import Mover
-from resource_pool._planner import Decision, Request, is_on, memory_place
-from resource_pool._preferences import parse_preferences
+from resource_pool._planner import BROWSERS, Decision, Request, is_on, memory_place
+from resource_pool._preferences import Preferences, parse_preferences
 from resource_pool._store import Clock, Store, quoted
 from resource_pool._system import system_memory
 from resource_pool.devices import Devices, System
@@ -494,9 +494,20 @@ class ResourcePool:
         # Whoever names devices has decided; an instance elsewhere would be a second one.
         if self._mode.low_memory and not (preferences.device or preferences.priority_list):
             self._mover.demote_idle(identity)
+
+        def before_load() -> None:
+            self._maintenance.look()
+            self._ask_browsers(preferences)
+
         return self._loader.get(
-            identity, request, constructor, before_load=self._maintenance.look, lessee=lessee
+            identity, request, constructor, before_load=before_load, lessee=lessee
         )
+
+    def _ask_browsers(self, preferences: Preferences) -> None:
+        """Start the browsers, whose answers are remembered, where the caller names one."""
+        named = any(device.backend in BROWSERS for device in preferences.named)
+        if named and self._ask_hardware is detect:
+            detect(web=True)
 
     def _hardware(self) -> Mapping[str, Any]:
         self._report = self._ask_hardware()

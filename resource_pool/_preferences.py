@@ -30,12 +30,19 @@ PRECISIONS = {
 
 @dataclass(frozen=True)
 class DeviceName:
-    """A device as a user writes it: "cuda", "cuda:1", "cpu". ``index`` is None for "any"."""
+    """A device as a user writes it: "cuda", "cuda:1", "cpu". ``index`` is None for "any".
+
+    ``simulated`` is set for what stands in for a browser; users write it by
+    ``fallback_to_simulation``.
+    """
 
     backend: str
     index: int | None = None
+    simulated: bool = False
 
     def __str__(self) -> str:
+        if self.simulated:
+            return f"{self.backend}:simulation"
         return self.backend if self.index is None else f"{self.backend}:{self.index}"
 
 
@@ -64,6 +71,11 @@ class Preferences:
     fallback_to_simulation: bool = False
     browser_optimized: bool = False
     description: str | None = None
+
+    @property
+    def named(self) -> tuple[DeviceName, ...]:
+        """The devices that the caller names, in order."""
+        return (*((self.device,) if self.device else ()), *self.priority_list)
 
 
 def parse_device(value: Any) -> DeviceName:

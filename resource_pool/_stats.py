@@ -81,6 +81,7 @@ def model_facts(entry: Entry, now: float) -> dict[str, Any]:
         "method": facts.get("memory_estimation_method", "unknown"),
         "device": facts.get("device", "unknown"),
         "backend": facts.get("backend", "unknown"),
+        "simulated": facts.get("simulated", False),
         "dtype": facts.get("dtype", "unknown"),
         "weights": facts.get("weights", "unknown"),
         "age_seconds": now - entry.created_at,

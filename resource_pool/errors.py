@@ -62,5 +62,13 @@ class UnsupportedOperationError(PoolError, RuntimeError):
     """A backend cannot compute a model, or computes something else; the message says what."""
 
 
+class ComputationTimeoutError(PoolError, TimeoutError):
+    """A backend gave no answer in time; what computed there was ended."""
+
+
+class WebSetupError(PoolError, RuntimeError):
+    """What runs models in browsers could not be fetched or written; nothing is half installed."""
+
+
 class PredictionError(PoolError, ValueError):
     """Memory cannot be predicted: an unknown architecture, an impossible config or shape."""

@@ -37,7 +37,7 @@ def prove(interface: str, executable: str, mode: str) -> dict[str, Any]:
         browser = playwright.chromium.launch(
             executable_path=executable,
             headless=True,
-            args=_flags(mode),
+            args=start_flags(experimental=mode == "flags"),
             timeout=_START_TIMEOUT_MS,
         )
         page = browser.new_page()
@@ -57,12 +57,13 @@ def _factors() -> dict[str, Any]:
     return {"size": matrices.SIZE, "left": left, "right": right}
 
 
-def _flags(mode: str) -> list[str]:
+def start_flags(*, experimental: bool) -> list[str]:
+    """Return the flags to start a browser with for a page of ours, and for no other page."""
     # Chromium refuses to run as root (as in most containers) inside its sandbox. The only page
     # that it will see is ours.
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0
     return [
         *_QUIET_FLAGS,
         *(["--no-sandbox"] if as_root else []),
-        *(EXPERIMENTAL_FLAGS if mode == "flags" else ()),
+        *(EXPERIMENTAL_FLAGS if experimental else ()),
     ]

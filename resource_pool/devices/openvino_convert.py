@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from resource_pool.devices.flat import Inputs, as_array, flat_forward
 from resource_pool.errors import UnsupportedOperationError
 
 # OpenVINO's own default on a CPU may be bf16, which differs in the third digit.
@@ -15,39 +16,6 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _OPERATIONS = re.compile(
     r"(?:No conversion rule found for operations|Conversion is failed for): ([^\n]+)"
 )
-
-
-class Inputs:
-    """The arguments of a forward, taken apart: tensors, and how the rest goes around them.
-
-    Attributes:
-        tensors: in the order in which the compiled model takes them.
-        signature: what a compiled model depends on besides the tensors' values and lengths.
-    """
-
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        import torch
-        from torch.utils import _pytree
-
-        leaves, self._spec = _pytree.tree_flatten(dict(given))
-        for leaf in leaves:
-            if not isinstance(leaf, torch.Tensor | bool | int | float | str | None):
-                raise UnsupportedOperationError(
-                    f"OpenVINO cannot be given an argument of type {type(leaf).__name__}; load "
-                    "the model on device='cpu'."
-                )
-        self._leaves = [None if isinstance(leaf, torch.Tensor) else (leaf,) for leaf in leaves]
-        self.tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        kinds = tuple((tensor.dtype, tensor.dim()) for tensor in self.tensors)
-        self.signature = (kinds, repr(self._leaves), repr(self._spec))
-
-    def rebuilt(self, tensors: Sequence[Any]) -> dict[str, Any]:
-        """Return the arguments by name, with other tensors in the place of these."""
-        from torch.utils import _pytree
-
-        rest = iter(tensors)
-        leaves = [next(rest) if leaf is None else leaf[0] for leaf in self._leaves]
-        return dict(_pytree.tree_unflatten(leaves, self._spec))
 
 
 class Compiled:
@@ -58,52 +26,18 @@ class Compiled:
     """
 
     def __init__(self, model: Any, inputs: Inputs, device: str, dtype: str) -> None:
-        flat = _flat_forward(model, inputs)
+        flat = flat_forward(model, inputs)
         converted = _converted(flat, tuple(inputs.tensors))
-        self._spec, self._leaves = flat.spec, flat.leaves
+        self._outputs = flat.outputs
         self._model = _compiled(converted, device, dtype)
         constants = (op for op in converted.get_ops() if op.get_type_name() == "Constant")
         self.constant_bytes = sum(constant.get_byte_size() for constant in constants)
 
     def __call__(self, tensors: Sequence[Any]) -> Any:
         """Return the output, put together as the model's own forward does."""
-        import torch
-        from torch.utils import _pytree
-
         # A request of its own: the compiled model's shared one serves one thread.
-        answer = self._model.create_infer_request().infer([*map(_as_array, tensors)])
-        values = iter(torch.from_numpy(array.copy()) for array in answer.values())
-        leaves = [
-            next(values).to(kind) if isinstance(kind, torch.dtype) else kind
-            for kind in self._leaves
-        ]
-        return _pytree.tree_unflatten(leaves, self._spec)
-
-
-def _flat_forward(model: Any, inputs: Inputs) -> Any:
-    """Return a module that takes the tensors by position and returns the tensors of the output.
-
-    After a run, ``spec`` and ``leaves`` say how to put the output together again: a dtype stands
-    for a tensor.
-    """
-    import torch
-    from torch.utils import _pytree
-
-    class FlatForward(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-            self.spec: Any = None
-            self.leaves: list[Any] = []
-
-        def forward(self, *values: Any) -> Any:
-            output = type(model).forward(self.model, **inputs.rebuilt(values))
-            leaves, self.spec = _pytree.tree_flatten(output)
-            tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-            self.leaves = [v.dtype if isinstance(v, torch.Tensor) else v for v in leaves]
-            return tuple(tensors)
-
-    return FlatForward().eval()
+        answer = self._model.create_infer_request().infer([*map(as_array, tensors)])
+        return self._outputs.rebuilt([array.copy() for array in answer.values()])
 
 
 def _converted(flat: Any, example: tuple[Any, ...]) -> Any:
@@ -139,14 +73,6 @@ def _core() -> Any:
     import openvino
 
     return openvino.Core()
-
-
-def _as_array(tensor: Any) -> Any:
-    import torch
-
-    tensor = tensor.detach().cpu()
-    # NumPy has no bfloat16.
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
 
 
 @functools.cache

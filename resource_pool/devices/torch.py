@@ -1,4 +1,4 @@
-"""Torch modules on torch's devices and on OpenVINO's. torch comes with the first module."""
+"""Torch modules on torch's devices, OpenVINO's and browsers'. torch comes with the first module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from resource_pool import _system
-from resource_pool.devices import Memory, modules, openvino
+from resource_pool.devices import Memory, browser, forwards, modules, openvino
 from resource_pool.devices.cuda import torch_with_cuda
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|can(?:no|')t allocate memory", re.IGNORECASE)
@@ -52,7 +52,10 @@ class TorchDevices:
         if openvino.is_openvino(device):
             openvino.place(model, device, dtype)
             return ""
-        openvino.remove(model)
+        if browser.is_browser(device):
+            browser.place(model, device)
+            return ""
+        forwards.remove(model)
         # The smaller first: half precision must not take a GPU's memory in float32.
         if dtype is not None and modules.would_shrink(model, dtype):
             modules.cast(model, dtype)
@@ -81,8 +84,10 @@ class TorchDevices:
 
     def describe(self, model: Any) -> dict[str, Any]:
         """Return device, dtype and bytes of ``model``: see ``modules.describe``."""
-        compiled = openvino.placement(model)
-        return openvino.describe(model, compiled) if compiled else modules.describe(model)
+        facts, elsewhere = modules.describe(model), forwards.placement(model)
+        if elsewhere is None:
+            return facts
+        return elsewhere.describe(facts) | {"module_bytes": facts["memory_usage"]}
 
     def release(self, devices: Sequence[str]) -> None:
         """Give the allocators' unused blocks back to driver and system."""
@@ -111,7 +116,8 @@ class TorchDevices:
         """Whether ``place`` would move or cast any of it."""
         if _why_left(model):
             return False
-        if openvino.is_openvino(device) or openvino.placement(model):
+        outside = openvino.is_openvino(device) or browser.is_browser(device)
+        if outside or forwards.placement(model):
             return True
         cast = dtype is not None and modules.would_cast(model, dtype)
         return cast or modules.elsewhere(model, device)

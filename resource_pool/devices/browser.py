@@ -1,0 +1,212 @@
+"""Transformers models in a browser, on WebGPU or WebNN: see ``forwards`` for how.
+
+The forward is exported to ONNX and runs in onnxruntime-web, in a headless browser of the model's
+own. The first answer at every new set of sizes is compared with torch: the engines have given
+wrong answers without an error.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from resource_pool._hardware import detect
+from resource_pool.devices import forwards, modules
+from resource_pool.devices.browser_runtime import require_runtime
+from resource_pool.devices.browser_session import BrowserSession, Program
+from resource_pool.devices.flat import Inputs, as_array, difference
+from resource_pool.devices.onnx_export import Exported, changing_axes
+from resource_pool.devices.web_engines import BrowserEngine, Engine, Run, SimulatedEngine
+from resource_pool.errors import UnsupportedOperationError
+
+BACKENDS = ("webgpu", "webnn")
+#: What a device's name ends with where nothing but a simulation computes.
+SIMULATION = "simulation"
+# The greatest difference from torch in float32, as a share of the greatest value.
+_TOLERANCE = 1e-3
+
+
+def is_browser(device: str) -> bool:
+    """Whether a name means a browser, or the simulation of one: "webgpu", "webnn:0"."""
+    return device.partition(":")[0] in BACKENDS
+
+
+def is_simulated(device: str) -> bool:
+    """Whether a name means the simulation of a browser: "webgpu:simulation"."""
+    return device.partition(":")[2] == SIMULATION
+
+
+def place(model: Any, device: str) -> None:
+    """Let a model's forward run in a browser, and compare it with torch.
+
+    Args:
+        model: a transformers model; it is set to evaluation, and brought to RAM in float32.
+        device: "webgpu", "webnn:INDEX" (of the browsers that detection proved), or
+            "webgpu:simulation".
+
+    Raises:
+        UnsupportedOperationError: something that it needs is not here, it cannot be exported,
+            the browser cannot run it, or computes something else.
+        ComputationTimeoutError: the browser gave no answer in time.
+    """
+    inputs = forwards.examples(model, "A browser")
+    forwards.remove(model)
+    model.eval()
+    if modules.elsewhere(model, "cpu"):
+        model.to("cpu")
+    modules.cast(model, "float32")
+    forward = WebForward(model, engine_for(device))
+    for one in inputs:
+        forward(**one)
+    forwards.attach(model, forward)
+
+
+def engine_for(device: str) -> Engine:
+    """Start what computes on a device.
+
+    Raises:
+        UnsupportedOperationError: something that it needs is not here, or does not start.
+        ComputationTimeoutError: the browser did not start in time.
+    """
+    backend, _, index = device.partition(":")
+    if is_simulated(device):
+        return SimulatedEngine(backend)
+    runtime = require_runtime()
+    program, kind = _proved(backend, int(index or 0))
+    return BrowserEngine(BrowserSession(program, runtime), backend, kind)
+
+
+def _proved(backend: str, index: int) -> tuple[Program, str]:
+    """Return the browser that computed at detection, and what kind of device it computed on."""
+    details: Mapping[str, Any] = detect(web=True).get("details", {}).get(backend, {})
+    for device in details.get("devices", ()):
+        for browser in details.get("browsers", ()):
+            same = (browser["name"], browser["flags"]) == (device["browser"], device["flags"])
+            if device["index"] == index and device.get("dtypes") and same:
+                return _program(browser), device["adapter"]
+    reason = str(details.get("reason") or "it was not asked").rstrip(".")
+    raise UnsupportedOperationError(f"No browser here computes on {backend}: {reason}.")
+
+
+def _program(browser: Mapping[str, Any]) -> Program:
+    from hardware_detection.proofs.browser_devices import start_flags
+
+    flags = start_flags(experimental=bool(browser["flags"]))
+    return Program(browser["path"], tuple(flags), browser["name"])
+
+
+class WebForward(forwards.Forward):
+    """A forward that a browser computes, or the simulation of one.
+
+    Attributes:
+        engine: what computes.
+        difference: the greatest difference from torch so far, as a share of the greatest value.
+        exports: the ONNX files.
+    """
+
+    title = "A browser"
+
+    def __init__(self, model: Any, engine: Engine) -> None:
+        suffix = SIMULATION if engine.simulated else "0"
+        super().__init__(model, f"{engine.provider}:{suffix}", "float32")
+        self.engine = engine
+        self.backend = self.device if engine.simulated else engine.provider
+        self.difference = 0.0
+        self.exports: dict[Hashable, Exported] = {}
+
+    def kind(self, inputs: Inputs) -> Hashable:
+        """WebNN's graphs are built for the very sizes; others serve any in the changing ones."""
+        if self.engine.provider == "webnn":
+            return inputs.signature, _sizes(inputs.tensors)
+        return self._traced_kind(inputs)
+
+    def convert(self, model: Any, inputs: Inputs) -> forwards.Computation:
+        """Export the forward, unless that was done for other sizes, and load it there."""
+        kind = self._traced_kind(inputs)
+        exported = self.exports.get(kind)
+        if exported is None:
+            path = self.engine.folder / f"model-{id(self)}-{len(self.exports)}.onnx"
+            exported = self.exports[kind] = Exported(model, inputs, path)
+        sizes = {
+            name: inputs.tensors[index].shape[axis] for (index, axis), name in exported.axes.items()
+        }
+        run = self.engine.load(exported, sizes)
+        return _Computation(self, model, inputs, exported, run)
+
+    def for_part(self, part: Any) -> WebForward:
+        """Let a part run in the same browser."""
+        return WebForward(part, self.engine)
+
+    def describe(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Count what the browser's processes take beside the module."""
+        size = facts["memory_usage"] + self.engine.memory()
+        beside = "onnx_file" if self.engine.simulated else "browser_processes"
+        return facts | {
+            "device": self.device,
+            "dtype": self.dtype,
+            "simulated": self.engine.simulated,
+            "memory_usage": size,
+            "memory_estimation_method": f"parameters_buffers_and_{beside}",
+            "sizes": {"cpu": size},
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was found out about it in the browser, as plain values; times in ms."""
+        return {
+            "device": self.device,
+            "simulated": self.engine.simulated,
+            "difference": self.difference,
+            **self.engine.facts(),
+        }
+
+    def _traced_kind(self, inputs: Inputs) -> Hashable:
+        changing = set(changing_axes(inputs))
+        fixed = tuple(
+            size
+            for index, tensor in enumerate(inputs.tensors)
+            for axis, size in enumerate(tensor.shape)
+            if (index, axis) not in changing
+        )
+        return inputs.signature, fixed
+
+
+class _Computation:
+    """One exported forward, loaded; compares with torch whenever the sizes are new."""
+
+    def __init__(
+        self, forward: WebForward, model: Any, inputs: Inputs, exported: Exported, run: Run
+    ) -> None:
+        # Weakly: the model refers to the forward, and the forward to this.
+        self._forward, self._model = weakref.ref(forward), weakref.ref(model)
+        self._inputs, self._exported, self._run = inputs, exported, run
+        self._compared: set[Hashable] = set()
+
+    def __call__(self, tensors: Sequence[Any]) -> Any:
+        named = zip(self._exported.inputs, tensors, strict=True)
+        arrays = {name: as_array(tensor) for name, tensor in named if name is not None}
+        output = self._exported.outputs.rebuilt(self._run(arrays))
+        sizes = _sizes(tensors)
+        if sizes not in self._compared:
+            self._compare(tensors, output)
+            self._compared.add(sizes)
+        return output
+
+    def _compare(self, tensors: Sequence[Any], output: Any) -> None:
+        import torch
+
+        forward: Any = self._forward()
+        model: Any = self._model()
+        with torch.no_grad():
+            expected = type(model).forward(model, **self._inputs.rebuilt(tensors))
+        found = difference(expected, output)
+        if not found <= _TOLERANCE:
+            raise UnsupportedOperationError(
+                f"{forward.device} computes something else than torch (by {found:.2g} of the "
+                f"greatest value, for inputs of {_sizes(tensors)})."
+            )
+        forward.difference = max(forward.difference, found)
+
+
+def _sizes(tensors: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(tensor.shape) for tensor in tensors)

@@ -1,0 +1,113 @@
+"""A forward taken apart: tensors in, tensors out, and how what is around them goes together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resource_pool.errors import UnsupportedOperationError
+
+
+class Inputs:
+    """The arguments of a forward, taken apart: tensors, and how the rest goes around them.
+
+    Attributes:
+        names: of the tensors, by the arguments that they come from.
+        tensors: in the order in which the converted model takes them.
+        signature: what a converted model depends on besides the tensors' values and lengths.
+    """
+
+    def __init__(self, given: Mapping[str, Any], where: str) -> None:
+        import torch
+        from torch.utils import _pytree
+
+        leaves, self._spec = _pytree.tree_flatten(dict(given))
+        for leaf in leaves:
+            if not isinstance(leaf, torch.Tensor | bool | int | float | str | None):
+                raise UnsupportedOperationError(
+                    f"{where} cannot be given an argument of type {type(leaf).__name__}; load "
+                    "the model on device='cpu'."
+                )
+        self._leaves = [None if isinstance(leaf, torch.Tensor) else (leaf,) for leaf in leaves]
+        self.tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        kinds = tuple((tensor.dtype, tensor.dim()) for tensor in self.tensors)
+        self.signature = (kinds, repr(self._leaves), repr(self._spec))
+
+    def rebuilt(self, tensors: Sequence[Any]) -> dict[str, Any]:
+        """Return the arguments by name, with other tensors in the place of these."""
+        from torch.utils import _pytree
+
+        rest = iter(tensors)
+        leaves = [next(rest) if leaf is None else leaf[0] for leaf in self._leaves]
+        return dict(_pytree.tree_unflatten(leaves, self._spec))
+
+
+class Outputs:
+    """How an output goes together around its tensors."""
+
+    def __init__(self, output: Any) -> None:
+        import torch
+        from torch.utils import _pytree
+
+        leaves, self._spec = _pytree.tree_flatten(output)
+        # A dtype stands for a tensor.
+        self._leaves = [v.dtype if isinstance(v, torch.Tensor) else v for v in leaves]
+
+    def rebuilt(self, arrays: Sequence[Any]) -> Any:
+        """Return the output with NumPy arrays in the tensors' places, in the tensors' dtypes."""
+        import torch
+        from torch.utils import _pytree
+
+        values = map(torch.from_numpy, arrays)
+        leaves = [
+            next(values).to(kind) if isinstance(kind, torch.dtype) else kind
+            for kind in self._leaves
+        ]
+        return _pytree.tree_unflatten(leaves, self._spec)
+
+
+def flat_forward(model: Any, inputs: Inputs) -> Any:
+    """Return a module that takes the tensors by position and returns the tensors of the output.
+
+    After a run, its ``outputs`` says how to put the output together again.
+    """
+    import torch
+    from torch.utils import _pytree
+
+    class FlatForward(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.outputs: Outputs | None = None
+
+        def forward(self, *values: Any) -> Any:
+            output = type(model).forward(self.model, **inputs.rebuilt(values))
+            self.outputs = Outputs(output)
+            leaves = _pytree.tree_leaves(output)
+            return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+    return FlatForward().eval()
+
+
+def as_array(tensor: Any) -> Any:
+    """Return a tensor as a contiguous NumPy array; bfloat16, which NumPy lacks, as float32."""
+    import torch
+
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
+
+
+def difference(expected: Any, got: Any) -> float:
+    """Return the greatest difference of floating outputs as a share of their greatest value."""
+    import torch
+    from torch.utils import _pytree
+
+    worst = 0.0
+    for ours, theirs in zip(_pytree.tree_leaves(got), _pytree.tree_leaves(expected), strict=True):
+        if isinstance(theirs, torch.Tensor) and theirs.is_floating_point() and theirs.numel():
+            if ours.shape != theirs.shape:
+                return float("inf")
+            scale = max(1.0, float(theirs.abs().max()))
+            found = float((ours.double() - theirs.double()).abs().max()) / scale
+            worst = found if not found <= worst else worst  # NaN is the worst
+    return worst

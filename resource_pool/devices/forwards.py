@@ -1,0 +1,172 @@
+"""Models whose forward is computed elsewhere: the module stays what it is, its forward moves out.
+
+A model that is placed so keeps its class, its config and its methods (``generate``,
+``save_pretrained``); only ``forward`` is another: it is traced and converted once for each set of
+arguments, runs in another engine, and answers with the output types of the original.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from resource_pool.devices import modules
+from resource_pool.devices.flat import Inputs
+from resource_pool.errors import UnsupportedOperationError
+
+_ATTRIBUTE = "_rp_forward"
+
+# Tensors -> the output of the forward.
+Computation = Callable[[Sequence[Any]], Any]
+
+
+class Forward:
+    """Stands in for a model's ``forward``. ``_lock`` guards ``_converted``: one is made at a time.
+
+    It refers to the model weakly: the model refers to it.
+
+    Attributes:
+        title: the engine's name, for messages.
+        backend: the engine's name in preferences and statistics.
+        device: where in the engine, e.g. "openvino:0".
+        dtype: torch's name of the precision that it computes in.
+    """
+
+    title = ""
+    backend = ""
+
+    def __init__(self, model: Any, device: str, dtype: str) -> None:
+        self.device = device
+        self.dtype = dtype
+        self.used_cache: bool | None = None  # what generate() did before
+        self._model = weakref.ref(model)
+        self._lock = threading.Lock()
+        self._converted: dict[Hashable, Computation] = {}
+        # What generate() and the caller's tools read, as if it were the method itself.
+        self.__signature__ = inspect.signature(functools.partial(type(model).forward, model))
+        self.__name__ = "forward"
+
+    def convert(self, model: Any, inputs: Inputs) -> Computation:
+        """Return what computes the model's forward for arguments such as these.
+
+        Raises:
+            UnsupportedOperationError: the engine cannot.
+        """
+        raise NotImplementedError
+
+    def kind(self, inputs: Inputs) -> Hashable:
+        """Return what a converted forward depends on."""
+        return inputs.signature
+
+    def for_part(self, part: Any) -> Forward:
+        """Return what stands in for the forward of a part that is called by itself."""
+        raise NotImplementedError
+
+    def describe(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return the facts of the placed model, given those of its module."""
+        raise NotImplementedError
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Compute elsewhere; returns what the model's own forward would, on the CPU.
+
+        Raises:
+            UnsupportedOperationError: an argument that cannot be passed there, a conversion that
+                fails, or a model in training mode.
+        """
+        import torch
+
+        model: Any = self._model()
+        if torch.jit.is_tracing():  # a larger model that is being converted calls this part of it
+            return type(model).forward(model, *args, **options)
+        inputs = Inputs(self._given(args, options), self.title)
+        with self._lock:
+            kind = self.kind(inputs)
+            if kind not in self._converted:
+                self._converted[kind] = self._convert(model, inputs)
+            compute = self._converted[kind]
+        return compute(inputs.tensors)
+
+    def _given(self, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+        """Return what was given by name, None left out."""
+        given = dict(self.__signature__.bind(*args, **options).arguments)
+        for name, parameter in self.__signature__.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                given |= given.pop(name, {})
+        if given.get("use_cache") or given.get("past_key_values") is not None:
+            raise UnsupportedOperationError(
+                f"{self.title} computes without a key-value cache here: pass use_cache=False, or "
+                "load the model on device='cpu'."
+            )
+        if "use_cache" in self.__signature__.parameters:
+            given["use_cache"] = False
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _convert(self, model: Any, inputs: Inputs) -> Computation:
+        if model.training:
+            raise UnsupportedOperationError(
+                f"{self.title} computes inference only; call model.eval() first."
+            )
+        return self.convert(model, inputs)
+
+
+def placement(model: Any) -> Forward | None:
+    """Return what stands in for a model's forward; None for one that computes by itself."""
+    found = getattr(model, "__dict__", {}).get(_ATTRIBUTE)
+    return found if isinstance(found, Forward) else None
+
+
+def examples(model: Any, title: str) -> list[dict[str, Any]]:
+    """Return arguments of a model's forward at two batch sizes, to compare with torch on.
+
+    Raises:
+        UnsupportedOperationError: no arguments are known for this model.
+    """
+    from resource_pool.weights import example_inputs
+
+    if getattr(model, "config", None) is None:
+        raise UnsupportedOperationError(
+            f"{title} takes models of transformers: of others, no inputs are known to compare on."
+        )
+    try:
+        found = [example_inputs(model, batch=batch) for batch in (2, 1)]
+    except ValueError as error:
+        raise UnsupportedOperationError(
+            f"{title} cannot be compared with torch on this model: {error}"
+        ) from error
+    if "use_cache" in inspect.signature(type(model).forward).parameters:
+        return [{**one, "use_cache": False} for one in found]
+    return found
+
+
+def attach(model: Any, forward: Forward) -> None:
+    """Let a model compute elsewhere, and the encoder that ``generate()`` calls by itself."""
+    _attach(model, forward)
+    if getattr(model.config, "is_encoder_decoder", False):
+        encoder = model.get_encoder()
+        _attach(encoder, forward.for_part(encoder))
+
+
+def _attach(model: Any, forward: Forward) -> None:
+    model.forward = forward
+    setattr(model, _ATTRIBUTE, forward)
+    model.backend = forward.backend
+    config = getattr(model, "generation_config", None)
+    if config is not None:
+        forward.used_cache, config.use_cache = config.use_cache, False
+
+
+def remove(model: Any) -> None:
+    """Give a model, and its parts, their own forward back."""
+    if placement(model) is None:
+        return
+    for _, module in modules.walk(model):
+        forward = placement(module)
+        if forward is not None:
+            for name in ("forward", "backend", _ATTRIBUTE):
+                delattr(module, name)
+            if forward.used_cache is not None:
+                module.generation_config.use_cache = forward.used_cache

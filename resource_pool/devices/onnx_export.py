@@ -1,0 +1,112 @@
+"""From a forward to an ONNX file, by the exporter that traces TorchScript.
+
+torch's newer exporter gave files that one browser engine computed wrongly without an error.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from resource_pool.devices.flat import Inputs, Outputs, flat_forward
+from resource_pool.devices.onnx_operators import OPSET, known_operators
+from resource_pool.errors import UnsupportedOperationError
+
+# What one ONNX file can hold: the format's own limit of a message.
+_MOST_BYTES = (1 << 31) - 1
+# The exporter keeps its state in torch's globals.
+_EXPORTING = threading.Lock()
+
+
+class Graph(NamedTuple):
+    """What a file has: inputs by name, how many nodes of each operator, and its weights' sizes."""
+
+    inputs: frozenset[str]
+    operators: dict[str, int]
+    weights_bytes: int
+    largest_tensor_bytes: int
+
+
+class Exported:
+    """A forward as an ONNX file.
+
+    Attributes:
+        path: the file.
+        inputs: its inputs' names, in the order of the forward's tensors; None for a tensor that
+            the result does not depend on, which the file does not have.
+        axes: the names of the dimensions that may change, by (index of the input, axis).
+        outputs: how to put the output together.
+        graph: what the file has.
+    """
+
+    def __init__(self, model: Any, inputs: Inputs, path: Path) -> None:
+        self.path = path
+        names = [f"input_{index}" for index in range(len(inputs.tensors))]
+        self.axes = {
+            (index, axis): f"{names[index]}_{axis}" for index, axis in changing_axes(inputs)
+        }
+        self.outputs = _export(model, inputs, names, self.axes, path)
+        if path.stat().st_size > _MOST_BYTES:
+            raise UnsupportedOperationError("The model is too large for one ONNX file (2 GiB).")
+        self.graph = _read(path)
+        self.inputs = [name if name in self.graph.inputs else None for name in names]
+
+
+def changing_axes(inputs: Inputs) -> list[tuple[int, int]]:
+    """Return (index of the tensor, axis) of the dimensions that one file serves at any size.
+
+    Rows, and the length of token ids and masks. Another size elsewhere (of an image, say) is
+    another file: models compute with the traced one.
+    """
+    return [
+        (index, axis)
+        for index, tensor in enumerate(inputs.tensors)
+        for axis in range(min(tensor.dim(), 1 if tensor.is_floating_point() else 2))
+    ]
+
+
+def _export(
+    model: Any, inputs: Inputs, names: list[str], axes: dict[tuple[int, int], str], path: Path
+) -> Outputs:
+    import torch
+
+    flat = flat_forward(model, inputs)
+    dynamic: dict[str, dict[int, str]] = {}
+    for (index, axis), name in axes.items():
+        dynamic.setdefault(names[index], {})[axis] = name
+    try:
+        with _EXPORTING, known_operators(), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's, about Python values that it keeps
+            torch.onnx.export(
+                flat,
+                tuple(inputs.tensors),
+                str(path),
+                input_names=names,
+                dynamic_axes=dynamic,
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except Exception as error:
+        what = str(error).strip().split("\n")[0].rstrip(".")
+        raise UnsupportedOperationError(
+            f"The model cannot be exported to ONNX: {what or type(error).__name__}."
+        ) from error
+    outputs: Outputs = flat.outputs
+    return outputs
+
+
+def _read(path: Path) -> Graph:
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    sizes = [
+        math.prod(one.dims) * onnx.helper.tensor_dtype_to_np_dtype(one.data_type).itemsize
+        for one in graph.initializer
+    ]
+    operators = Counter(node.op_type for node in graph.node)
+    names = frozenset(one.name for one in graph.input)
+    return Graph(names, dict(operators), sum(sizes), max(sizes, default=0))

@@ -1,0 +1,99 @@
+// Runs ONNX models with onnxruntime-web for the Python process that has opened this page.
+// Tensors come and go as one binary body each way, every tensor at a multiple of eight bytes.
+import * as ort from "./ort.webgpu.bundle.min.mjs";
+
+const ARRAYS = {
+  float32: Float32Array, float64: Float64Array, int64: BigInt64Array, int32: Int32Array,
+  int16: Int16Array, int8: Int8Array, uint8: Uint8Array, bool: Uint8Array,
+};
+const sessions = new Map();
+
+// What really reached a device, counted where it leaves the library.
+let dispatches = 0;
+const counted = (type, name) => {
+  const real = globalThis[type]?.prototype[name];
+  if (real) globalThis[type].prototype[name] = function (...args) {
+    dispatches += 1;
+    return real.apply(this, args);
+  };
+};
+counted("GPUComputePassEncoder", "dispatchWorkgroups");
+counted("GPUComputePassEncoder", "dispatchWorkgroupsIndirect");
+counted("MLContext", "dispatch");
+
+// A lost device answers nothing: whoever waits must be told.
+let lose;
+const loss = new Promise((_, reject) => { lose = reject; });
+loss.catch(() => {});
+const watched = (type, name, what) => {
+  const real = globalThis[type]?.prototype[name];
+  if (real) globalThis[type].prototype[name] = async function (...args) {
+    const made = await real.apply(this, args);
+    made.lost.then((info) => {
+      if (info?.reason !== "destroyed") lose(new Error(`the ${what} was lost: ${info?.message}`));
+    });
+    return made;
+  };
+};
+watched("GPUAdapter", "requestDevice", "GPU device");
+watched("ML", "createContext", "WebNN context");
+
+const aligned = (size) => Math.ceil(size / 8) * 8;
+const timed = async (work) => {
+  const started = performance.now();
+  const value = await Promise.race([work(), loss]);
+  return [value, performance.now() - started];
+};
+
+async function describe({ provider }) {
+  if (provider === "webnn") {
+    const limits = (await navigator.ml.createContext()).opSupportLimits();
+    return { adapter: null, limits: { max_tensor_bytes: limits.maxTensorByteLength ?? null } };
+  }
+  const adapter = await navigator.gpu?.requestAdapter();
+  if (!adapter) return { adapter: null, limits: {} };
+  const { vendor, architecture, device, description } = adapter.info;
+  const limits = {};
+  for (const name of ["maxBufferSize", "maxStorageBufferBindingSize"]) {
+    limits[name] = adapter.limits[name];
+  }
+  return { adapter: { vendor, architecture, device, description }, limits };
+}
+
+async function load({ session, model, provider, dimensions }) {
+  const wasm = new URL("ort-wasm-simd-threaded.asyncify.wasm", import.meta.url).href;
+  ort.env.wasm.wasmPaths = { wasm };
+  ort.env.wasm.numThreads = 1;
+  ort.env.logLevel = "error";
+  const options = { executionProviders: [{ name: provider }] };
+  if (dimensions) options.freeDimensionOverrides = dimensions;
+  const [made, ms] = await timed(() => ort.InferenceSession.create(model, options));
+  sessions.set(session, made);
+  return { ms };
+}
+
+async function run({ session, input, output, tensors }) {
+  const body = await (await fetch(input)).arrayBuffer();
+  const feeds = {};
+  for (const { name, type, dims, offset, length } of tensors) {
+    feeds[name] = new ort.Tensor(type, new ARRAYS[type](body, offset, length), dims);
+  }
+  const made = sessions.get(session);
+  dispatches = 0;
+  const [answer, ms] = await timed(() => made.run(feeds));
+  const results = made.outputNames.map((name) => answer[name]);
+  const size = results.reduce((sum, one) => sum + aligned(one.data.byteLength), 0);
+  const bytes = new Uint8Array(size);
+  let offset = 0;
+  const outputs = results.map(({ type, dims, data }) => {
+    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offset);
+    const told = { type, dims: [...dims], offset };
+    offset += aligned(data.byteLength);
+    return told;
+  });
+  const sent = await fetch(output, { method: "POST", body: bytes });
+  if (!sent.ok) throw new Error(`the output could not be handed over (${sent.status})`);
+  return { outputs, ms, dispatches };
+}
+
+globalThis.rp = { describe, load, run };

@@ -1,0 +1,243 @@
+"""What computes an ONNX file for the pool: a real browser, or onnxruntime in its place."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from resource_pool.devices.browser_session import BrowserSession
+from resource_pool.devices.onnx_export import Exported
+from resource_pool.errors import UnsupportedOperationError
+
+# The dtypes that the page knows; NumPy and onnxruntime-web call them the same.
+_DTYPES = {"float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"}
+_TITLES = {"webgpu": "WebGPU", "webnn": "WebNN"}
+#: All weights together may not exceed this limit of model_db/web_limits.yaml: they are in the
+#: engine's memory, whatever the family.
+WEIGHTS_LIMIT = "wasm_memory"
+
+# By the names of the file's inputs; the outputs come in the file's order.
+Arrays = Mapping[str, Any]
+Run = Callable[[Arrays], list[Any]]
+
+
+class Timings(NamedTuple):
+    """What was measured of an engine's runs; milliseconds."""
+
+    load_ms: float
+    run_ms: list[float]
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return load, first run, and the median of the runs after the first."""
+        later = self.run_ms[1:]
+        return {
+            "load_ms": self.load_ms,
+            "first_ms": self.run_ms[0] if self.run_ms else None,
+            "median_ms": statistics.median(later) if later else None,
+        }
+
+
+class Engine(Protocol):
+    """Loads and runs ONNX files.
+
+    Attributes:
+        provider: "webgpu" or "webnn".
+        simulated: whether it only stands in for a browser.
+        folder: where the files are to be.
+    """
+
+    provider: str
+    simulated: bool
+    folder: Path
+
+    def load(self, exported: Exported, dimensions: Mapping[str, int]) -> Run:
+        """Return what runs a file, whose changing dimensions have these sizes at first."""
+
+    def memory(self) -> int:
+        """Return the bytes of RAM that it takes beside the model."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of it and of its runs, as plain values."""
+
+
+class BrowserEngine:
+    """onnxruntime-web in a browser of its own; see ``Engine``."""
+
+    simulated = False
+
+    def __init__(self, session: BrowserSession, provider: str, adapter_kind: str) -> None:
+        self.provider, self._session, self._kind = provider, session, adapter_kind
+        self.folder = session.folder
+        self._numbers = itertools.count()
+        self._timings = Timings(0.0, [])
+        self._dispatches = 0
+        self._told = session.call("describe", {"provider": provider})
+
+    def load(self, exported: Exported, dimensions: Mapping[str, int]) -> Run:
+        """Hand the file over; WebNN builds its graph for the very sizes."""
+        number = next(self._numbers)
+        model = self._session.offer(exported.path.name, exported.path)
+        wanted = {"session": number, "model": model, "provider": self.provider}
+        if self.provider == "webnn":
+            wanted["dimensions"] = dict(dimensions)
+        told = self._session.call("load", wanted)
+        self._timings = self._timings._replace(load_ms=self._timings.load_ms + told["ms"])
+        return lambda arrays: self._run(number, arrays)
+
+    def memory(self) -> int:
+        """Return what the browser's processes take."""
+        return self._session.memory()
+
+    def facts(self) -> dict[str, Any]:
+        """Return browser, adapter, limits, timings and the dispatches of the last run."""
+        return {
+            "browser": self._session.program.name,
+            "browser_version": self._session.version,
+            "flags": list(self._session.program.flags),
+            "adapter": self._told["adapter"],
+            "adapter_kind": self._kind,
+            "limits": self._told["limits"],
+            "launch_seconds": self._session.launch_seconds,
+            "dispatches": self._dispatches,
+            **self._timings.to_dict(),
+        }
+
+    def _run(self, session: int, arrays: Arrays) -> list[Any]:
+        number = next(self._numbers)
+        into, out = f"input-{number}", f"output-{number}"
+        tensors, body = packed(arrays)
+        wanted = {
+            "session": session,
+            "input": self._session.offer(into, body),
+            "output": self._session.expect(out),
+            "tensors": tensors,
+        }
+        try:
+            told = self._session.call("run", wanted)
+        finally:
+            self._session.withdraw(into)
+        answer = self._session.take(out)
+        self._dispatches = told["dispatches"]
+        if not self._dispatches:
+            raise UnsupportedOperationError(
+                f"Nothing of the model ran on {_TITLES[self.provider]}: its engine computed "
+                "everything on the CPU."
+            )
+        self._timings.run_ms.append(told["ms"])
+        return unpacked(told["outputs"], answer)
+
+
+class SimulatedEngine:
+    """onnxruntime on the CPU, within the sizes that browsers are known to allow; see ``Engine``.
+
+    It shows that the file is whole and computes what torch does. It does not show that a
+    browser's engine computes the same.
+    """
+
+    simulated = True
+
+    def __init__(self, provider: str) -> None:
+        self.provider = provider
+        self._folder = tempfile.TemporaryDirectory(prefix="rp-web-")
+        self.folder = Path(self._folder.name)
+        self._size = 0
+        self._timings = Timings(0.0, [])
+
+    def load(self, exported: Exported, dimensions: Mapping[str, int]) -> Run:  # noqa: ARG002
+        """Refuse what browsers guarantee no room for; load the rest.
+
+        Raises:
+            UnsupportedOperationError: a tensor, or all weights together, are too large.
+        """
+        import onnxruntime
+
+        why = too_large(self.provider, exported, {})
+        if why:
+            raise UnsupportedOperationError(f"Too large for {_TITLES[self.provider]}: {why}.")
+        started = time.perf_counter()
+        session = onnxruntime.InferenceSession(
+            str(exported.path), providers=["CPUExecutionProvider"]
+        )
+        load_ms = self._timings.load_ms + _milliseconds_since(started)
+        self._timings = self._timings._replace(load_ms=load_ms)
+        self._size += exported.path.stat().st_size
+        return lambda arrays: self._run(session, arrays)
+
+    def memory(self) -> int:
+        """Return the size of the files, which onnxruntime holds in memory."""
+        return self._size
+
+    def facts(self) -> dict[str, Any]:
+        """Return what stands in, and its timings."""
+        import onnxruntime
+
+        name = f"none: onnxruntime {onnxruntime.__version__} on the CPU simulates it"
+        return {"browser": name, "adapter_kind": "simulated", **self._timings.to_dict()}
+
+    def _run(self, session: Any, arrays: Arrays) -> list[Any]:
+        started = time.perf_counter()
+        answer: list[Any] = session.run(None, dict(arrays))
+        self._timings.run_ms.append(_milliseconds_since(started))
+        return answer
+
+
+def too_large(provider: str, exported: Exported, reported: Mapping[str, Any]) -> str | None:
+    """Return why a file is too large for a browser, or None.
+
+    Args:
+        reported: the limits that the browser reports; without them the guaranteed ones hold.
+    """
+    from model_family_classifier.web import too_large as beyond
+
+    sizes = {
+        "weights_bytes": exported.graph.weights_bytes,
+        "largest_tensor_bytes": exported.graph.largest_tensor_bytes,
+    }
+    return beyond(provider, WEIGHTS_LIMIT, sizes, reported)
+
+
+def packed(arrays: Arrays) -> tuple[list[dict[str, Any]], bytes]:
+    """Return arrays as one body, each at a multiple of eight bytes, and where each is.
+
+    Raises:
+        UnsupportedOperationError: a dtype that the page does not take.
+    """
+    tensors, body = [], bytearray()
+    for name, array in arrays.items():
+        kind = str(array.dtype)
+        if kind not in _DTYPES:
+            raise UnsupportedOperationError(f"A browser is not given tensors of {array.dtype}.")
+        place = {"offset": len(body), "length": int(array.size)}
+        tensors.append({"name": name, "type": kind, "dims": list(array.shape), **place})
+        body += array.tobytes()
+        body += bytes(-len(body) % 8)
+    return tensors, bytes(body)
+
+
+def unpacked(told: Sequence[Mapping[str, Any]], body: bytes) -> list[Any]:
+    """Return the arrays of a body.
+
+    Raises:
+        UnsupportedOperationError: the body is not what it is said to be.
+    """
+    import numpy as np
+
+    try:
+        return [
+            np.frombuffer(body, one["type"], math.prod(one["dims"]), one["offset"])
+            .reshape(one["dims"])
+            .copy()
+            for one in told
+        ]
+    except (TypeError, ValueError) as error:
+        raise UnsupportedOperationError(f"The browser's answer is malformed: {error}.") from error
+
+
+def _milliseconds_since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000
