@@ -15,6 +15,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from resource_pool.errors import (
+    ComputationTimeoutError,
     DeviceBusyError,
     DeviceUnavailableError,
     InsufficientMemoryError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from resource_pool.reports import saved_error_report
 
 __all__ = [
+    "ComputationTimeoutError",
     "Decision",
     "DeviceBusyError",
     "DeviceName",

@@ -114,6 +114,8 @@ _PLATFORM_RECOMMENDATIONS: dict[tuple[str, str], str] = {
     ("unsupported_operation", "mps"): "Set PYTORCH_ENABLE_MPS_FALLBACK=1 to run it on the CPU.",
     ("unsupported_operation", "cuda"): "Run it on the CPU, or with a newer build of torch.",
     ("unsupported_operation", "openvino"): "Keep the model on torch: device='cpu'.",
+    ("unsupported_operation", "webgpu"): "`rp web check` says what does not work there.",
+    ("unsupported_operation", "webnn"): "`rp web check` says what does not work there.",
     ("driver", "cuda"): "`nvidia-smi` prints the driver's version.",
     ("driver", "rocm"): "`rocminfo` prints the driver's version.",
 }

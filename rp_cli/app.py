@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("rp_cli.commands.generate", "Write hardware-aware test files for models."),
     "predict": ("rp_cli.commands.predict", "Tell a model's memory, and where it fits."),
     "run": ("rp_cli.commands.run", "Run generated test files and record the results."),
+    "web": ("rp_cli.commands.web", "Set up browsers for models, and try a model there."),
     "check": ("rp_cli.commands.check", "Check that all parts of rp work together here."),
     "check-integration": ("rp_cli.commands.check", "The same as `rp check`."),
     "report": ("rp_cli.commands.report", "Print what the last runs, checks and errors say."),

@@ -6,7 +6,7 @@ code      meaning
 0         done; tests that were all skipped, each with its reason, are too
 1         a test or a check failed
 2         the input is wrong: option, name, model folder, cache, database
-3         weights that were asked for are not here, and nothing else failed
+3         weights, or a browser, that were asked for are not here; nothing else failed
 4         the output cannot be written
 129       ended by SIGHUP: the terminal was closed
 130       interrupted with Ctrl-C
@@ -55,9 +55,15 @@ def exit_code_for(error: BaseException) -> ExitCode | None:
         UnknownHardwareError,
     )
     from model_family_classifier.errors import ClassificationInputError
-    from resource_pool.errors import PredictionError, PreferenceError, WeightsUnavailableError
+    from resource_pool.errors import (
+        PredictionError,
+        PreferenceError,
+        WebSetupError,
+        WeightsUnavailableError,
+    )
 
     codes: list[tuple[tuple[type[BaseException], ...], ExitCode]] = [
+        ((WebSetupError,), ExitCode.FAILED),
         ((OutputError,), ExitCode.CANNOT_WRITE),
         ((WeightsUnavailableError,), ExitCode.NOT_HERE),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -44,3 +45,8 @@ def isolated_home(
     monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
     monkeypatch.setenv("HF_HUB_CACHE", str(home / "huggingface" / "hub"))
     return home
+
+
+# The fixtures of several folders' tests, which are no package.
+sys.path.append(str(Path(__file__).parent))
+pytest_plugins = ["web_parts"]

@@ -58,12 +58,16 @@ def place(model: Any, device: str) -> None:
     modules.cast(model, "float32")
     forward = WebForward(model, engine_for(device))
     for one in inputs:
-        forward(**one)
+        forward(**one)  # which compares
     forwards.attach(model, forward)
 
 
-def engine_for(device: str) -> Engine:
+def engine_for(device: str, *, verbose: bool = False) -> Engine:
     """Start what computes on a device.
+
+    Args:
+        device: as for :func:`place`.
+        verbose: let a browser's engine tell which node runs where.
 
     Raises:
         UnsupportedOperationError: something that it needs is not here, or does not start.
@@ -74,7 +78,7 @@ def engine_for(device: str) -> Engine:
         return SimulatedEngine(backend)
     runtime = require_runtime()
     program, kind = _proved(backend, int(index or 0))
-    return BrowserEngine(BrowserSession(program, runtime), backend, kind)
+    return BrowserEngine(BrowserSession(program, runtime), backend, kind, verbose=verbose)
 
 
 def _proved(backend: str, index: int) -> tuple[Program, str]:

@@ -243,11 +243,15 @@ def _open(browser: Any, url: str) -> Any:
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(url)
-    try:
-        page.wait_for_function("globalThis.rp", timeout=START_SECONDS * 1000 / 2)
-    except Error as error:
-        raise _JobError("; ".join(problems) or _first_line(error)) from None
-    return page
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            page.wait_for_function("globalThis.rp", timeout=1000)
+        except Error as error:
+            if problems or time.monotonic() > deadline:
+                raise _JobError("; ".join(problems) or _first_line(error)) from None
+        else:
+            return page
 
 
 def _process_of(browser: Any) -> Any:

@@ -147,7 +147,8 @@ def attach(model: Any, forward: Forward) -> None:
     _attach(model, forward)
     if getattr(model.config, "is_encoder_decoder", False):
         encoder = model.get_encoder()
-        _attach(encoder, forward.for_part(encoder))
+        if encoder is not model:  # an encoder by itself has the config of the whole
+            _attach(encoder, forward.for_part(encoder))
 
 
 def _attach(model: Any, forward: Forward) -> None:

@@ -5,6 +5,7 @@ torch's newer exporter gave files that one browser engine computed wrongly witho
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import threading
 import warnings
@@ -44,6 +45,7 @@ class Exported:
     """
 
     def __init__(self, model: Any, inputs: Inputs, path: Path) -> None:
+        _require_onnx()
         self.path = path
         names = [f"input_{index}" for index in range(len(inputs.tensors))]
         self.axes = {
@@ -97,6 +99,13 @@ def _export(
         ) from error
     outputs: Outputs = flat.outputs
     return outputs
+
+
+def _require_onnx() -> None:
+    if importlib.util.find_spec("onnx") is None:
+        raise UnsupportedOperationError(
+            "The export for browsers needs onnx; run `pip install 'rp-toolchain[web]'`."
+        )
 
 
 def _read(path: Path) -> Graph:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+import shutil
 import statistics
 import tempfile
 import time
+import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +21,8 @@ from resource_pool.errors import UnsupportedOperationError
 
 # The dtypes that the page knows; NumPy and onnxruntime-web call them the same.
 _DTYPES = {"float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"}
+_PLACED = re.compile(r"placed on \[(\w+)ExecutionProvider\]\. Number of nodes: (\d+)")
+_NODE = re.compile(r"ToAnEp\]\s+(\w+) \(")
 _TITLES = {"webgpu": "WebGPU", "webnn": "WebNN"}
 #: All weights together may not exceed this limit of model_db/web_limits.yaml: they are in the
 #: engine's memory, whatever the family.
@@ -67,12 +73,23 @@ class Engine(Protocol):
 
 
 class BrowserEngine:
-    """onnxruntime-web in a browser of its own; see ``Engine``."""
+    """onnxruntime-web in a browser of its own; see ``Engine``.
+
+    Args:
+        session: the running browser.
+        provider: "webgpu" or "webnn".
+        adapter_kind: what detection found to compute: "hardware", "software" or "unknown".
+        verbose: let the engine tell which node runs where, for :meth:`facts`.
+    """
 
     simulated = False
 
-    def __init__(self, session: BrowserSession, provider: str, adapter_kind: str) -> None:
+    def __init__(
+        self, session: BrowserSession, provider: str, adapter_kind: str, *, verbose: bool = False
+    ) -> None:
         self.provider, self._session, self._kind = provider, session, adapter_kind
+        self._verbose = verbose
+        self._nodes: dict[str, Any] = {}
         self.folder = session.folder
         self._numbers = itertools.count()
         self._timings = Timings(0.0, [])
@@ -83,10 +100,16 @@ class BrowserEngine:
         """Hand the file over; WebNN builds its graph for the very sizes."""
         number = next(self._numbers)
         model = self._session.offer(exported.path.name, exported.path)
-        wanted = {"session": number, "model": model, "provider": self.provider}
+        wanted = {
+            "session": number,
+            "model": model,
+            "provider": self.provider,
+            "verbose": self._verbose,
+        }
         if self.provider == "webnn":
             wanted["dimensions"] = dict(dimensions)
         told = self._session.call("load", wanted)
+        self._nodes = self._nodes or node_placements(told["placements"])
         self._timings = self._timings._replace(load_ms=self._timings.load_ms + told["ms"])
         return lambda arrays: self._run(number, arrays)
 
@@ -105,6 +128,7 @@ class BrowserEngine:
             "limits": self._told["limits"],
             "launch_seconds": self._session.launch_seconds,
             "dispatches": self._dispatches,
+            **self._nodes,
             **self._timings.to_dict(),
         }
 
@@ -144,8 +168,8 @@ class SimulatedEngine:
 
     def __init__(self, provider: str) -> None:
         self.provider = provider
-        self._folder = tempfile.TemporaryDirectory(prefix="rp-web-")
-        self.folder = Path(self._folder.name)
+        self.folder = Path(tempfile.mkdtemp(prefix="rp-web-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._size = 0
         self._timings = Timings(0.0, [])
 
@@ -200,6 +224,23 @@ def too_large(provider: str, exported: Exported, reported: Mapping[str, Any]) ->
         "largest_tensor_bytes": exported.graph.largest_tensor_bytes,
     }
     return beyond(provider, WEIGHTS_LIMIT, sizes, reported)
+
+
+def node_placements(log: Sequence[str]) -> dict[str, Any]:
+    """Return what the engine's log says of the first file: nodes by execution provider.
+
+    ``cpu_operators`` counts the operators of those that run on the CPU; {} without a log.
+    """
+    nodes: dict[str, int] = {}
+    cpu: Counter[str] = Counter()
+    provider = ""
+    for line in log:
+        if found := _PLACED.search(line):
+            provider = found[1]
+            nodes[provider] = int(found[2])
+        elif (found := _NODE.search(line)) and provider == "CPU":
+            cpu[found[1]] += 1
+    return {"nodes": nodes, "cpu_operators": dict(cpu.most_common())} if nodes else {}
 
 
 def packed(arrays: Arrays) -> tuple[list[dict[str, Any]], bytes]:

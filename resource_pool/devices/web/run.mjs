@@ -60,16 +60,33 @@ async function describe({ provider }) {
   return { adapter: { vendor, architecture, device, description }, limits };
 }
 
-async function load({ session, model, provider, dimensions }) {
+// What the engine logs while it loads: the only place where it says which node runs where.
+const logged = async (work) => {
+  const lines = [];
+  const real = {};
+  for (const name of ["debug", "info", "log", "warn", "error"]) {
+    real[name] = console[name];
+    console[name] = (...said) => lines.push(...said.join(" ").split("\n"));
+  }
+  try {
+    return [await work(), lines.filter((line) => line.includes("VerifyEachNodeIsAssignedToAnEp"))];
+  } finally {
+    Object.assign(console, real);
+  }
+};
+
+async function load({ session, model, provider, dimensions, verbose }) {
   const wasm = new URL("ort-wasm-simd-threaded.asyncify.wasm", import.meta.url).href;
   ort.env.wasm.wasmPaths = { wasm };
   ort.env.wasm.numThreads = 1;
-  ort.env.logLevel = "error";
+  ort.env.logLevel = verbose ? "verbose" : "error";
   const options = { executionProviders: [{ name: provider }] };
+  if (verbose) options.logSeverityLevel = 0;
   if (dimensions) options.freeDimensionOverrides = dimensions;
-  const [made, ms] = await timed(() => ort.InferenceSession.create(model, options));
+  const create = () => timed(() => ort.InferenceSession.create(model, options));
+  const [[made, ms], placements] = await logged(create);
   sessions.set(session, made);
-  return { ms };
+  return { ms, placements };
 }
 
 async function run({ session, input, output, tensors }) {

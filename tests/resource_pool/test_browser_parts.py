@@ -1,0 +1,343 @@
+"""Models in browsers, as far as no browser is needed to test it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardware_detection.testing import fake_report, use_report
+from resource_pool import DeviceUnavailableError, ResourcePool, UnsupportedOperationError
+from resource_pool._planner import Request, Snapshot, decide, memory_place
+from resource_pool._preferences import parse_preferences
+from resource_pool.devices import browser, browser_runtime, forwards, web_engines
+from resource_pool.devices.onnx_export import Graph
+from resource_pool.errors import WebSetupError
+from resource_pool.weights import example_inputs, locate_weights
+
+MIB = 2**20
+
+
+# -- planning --------------------------------------------------------------------------------
+
+
+def decided(preferences: dict, *, can_simulate: bool = True, failed=None, **here: bool):
+    request = Request("m", parse_preferences(preferences), needed=lambda _: 10 * MIB)
+    snapshot = Snapshot(
+        fake_report(**here), {"cpu": 4096 * MIB}, failed=failed or {}, can_simulate=can_simulate
+    )
+    return decide(request, snapshot)
+
+
+def test_a_browser_is_taken_where_it_was_proved_and_named():
+    decision = decided({"device": "webgpu"}, webgpu=True)
+    assert (decision.backend, decision.device, decision.dtype) == ("webgpu", "webgpu:0", "float32")
+    # Its processes take RAM, however small the model.
+    assert decision.needed > 500 * MIB
+    assert memory_place("webgpu:0") == memory_place("webnn:simulation") == "cpu"
+
+
+@pytest.mark.parametrize("preferences", [{}, {"device": "auto"}, {"fallback_to_simulation": True}])
+def test_nothing_goes_to_a_browser_unasked(preferences: dict):
+    assert decided(preferences, webgpu=True, webnn=True).device == "cpu"
+
+
+def test_without_a_browser_it_is_simulated_only_where_that_is_allowed():
+    allowed = {"device": "webnn", "fallback_to_simulation": True}
+    decision = decided(allowed)
+    assert (decision.backend, decision.device) == ("webnn", "webnn:simulation")
+    assert decision.surprising
+    assert "webnn is not used" in decision.notes[0]
+    assert decided({"device": "webnn"}).device == "cpu"
+    assert decided(allowed, webnn=True).device == "webnn:0"  # real first
+    assert decided(allowed, can_simulate=False).device == "cpu"
+    broken = decided(allowed, webnn=True, failed={"webnn:0": "it crashed"})
+    assert broken.device == "webnn:simulation"
+    assert "it crashed" in broken.notes[0]
+
+
+def test_a_forced_browser_may_be_simulated_and_be_nothing_else():
+    forced = {"device": "webgpu", "force_device": True}
+    with pytest.raises(DeviceUnavailableError, match="forced"):
+        decided(forced)
+    both = {**forced, "fallback_to_simulation": True}
+    assert decided(both).device == "webgpu:simulation"
+    with pytest.raises(DeviceUnavailableError, match="onnxruntime"):
+        decided(both, can_simulate=False)
+
+
+def test_a_list_tries_each_browser_and_its_simulation_in_order():
+    wish = {"priority_list": ["webgpu", "webnn"], "fallback_to_simulation": True}
+    assert decided(wish, webnn=True).device == "webgpu:simulation"
+    assert decided({**wish, "fallback_to_simulation": False}, webnn=True).device == "webnn:0"
+
+
+def test_browsers_compute_in_float32_and_the_log_says_so():
+    decision = decided({"device": "webgpu", "precision": "fp16"}, webgpu=True)
+    assert decision.dtype == "float32"
+    assert "float16 does not work on webgpu" in decision.notes[0]
+
+
+# -- the engine's files ----------------------------------------------------------------------
+
+
+def npm_that(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a program called npm on PATH, and nothing else."""
+    npm = folder / "npm"
+    npm.write_text(f"#!{sys.executable}\nimport sys, shutil\n{script}\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def package(path: Path, **files: bytes) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"package/dist/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def digest_of(path: Path) -> str:
+    import base64
+    import hashlib
+
+    return base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the npm of this test is a script")
+class TestSetup:
+    def test_the_pinned_files_and_no_others_are_unpacked(self, tmp_path, monkeypatch):
+        made = package(
+            tmp_path / "p.tgz", **dict.fromkeys((*browser_runtime.FILES, "evil.js"), b"content")
+        )
+        copy = f"shutil.copy({str(made)!r}, sys.argv[-1] + '/x.tgz')"
+        npm_that(tmp_path, monkeypatch, copy)
+        monkeypatch.setattr(browser_runtime, "SHA512", digest_of(made))
+        folder = browser_runtime.install()
+        assert sorted(one.name for one in folder.iterdir()) == sorted(browser_runtime.FILES)
+        assert browser_runtime.require_runtime() == folder
+        npm_that(tmp_path, monkeypatch, "sys.exit(1)")
+        assert browser_runtime.install() == folder  # it is here: npm is not asked
+        with pytest.raises(WebSetupError):
+            browser_runtime.install(again=True)
+        assert browser_runtime.require_runtime() == folder  # what was there stays
+
+    def test_another_package_than_was_pinned_is_not_opened(self, tmp_path, monkeypatch):
+        made = package(tmp_path / "p.tgz", **dict.fromkeys(browser_runtime.FILES, b"evil"))
+        npm_that(tmp_path, monkeypatch, f"shutil.copy({str(made)!r}, sys.argv[-1] + '/x.tgz')")
+        with pytest.raises(WebSetupError, match="sha512"):
+            browser_runtime.install()
+        assert not browser_runtime.runtime_folder().exists()
+
+    def test_a_package_without_the_files_leaves_nothing(self, tmp_path, monkeypatch):
+        made = package(tmp_path / "p.tgz", **{browser_runtime.FILES[0]: b"one"})
+        npm_that(tmp_path, monkeypatch, f"shutil.copy({str(made)!r}, sys.argv[-1] + '/x.tgz')")
+        monkeypatch.setattr(browser_runtime, "SHA512", digest_of(made))
+        with pytest.raises(WebSetupError, match="has no"):
+            browser_runtime.install()
+        assert not browser_runtime.runtime_folder().exists()
+        assert not [p for p in browser_runtime.runtime_folder().parent.iterdir() if p.is_dir()]
+
+    def test_npm_that_fails_is_quoted(self, tmp_path, monkeypatch):
+        npm_that(tmp_path, monkeypatch, "sys.exit('no network here')")
+        with pytest.raises(WebSetupError, match="no network here"):
+            browser_runtime.install()
+
+    def test_without_npm_it_says_so(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(WebSetupError, match="npm is not installed"):
+            browser_runtime.install()
+
+
+def test_without_the_files_the_command_is_named():
+    with pytest.raises(UnsupportedOperationError, match="rp web setup"):
+        browser_runtime.require_runtime()
+
+
+# -- tensors ---------------------------------------------------------------------------------
+
+np = pytest.importorskip("numpy")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(sorted(web_engines._DTYPES)),
+            st.lists(st.integers(0, 4), max_size=3),
+        ),
+        max_size=5,
+    )
+)
+def test_what_is_packed_is_unpacked_the_same_and_aligned(kinds):
+    arrays = {
+        f"a{i}": (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2).astype(dtype)
+        for i, (dtype, shape) in enumerate(kinds)
+    }
+    told, body = web_engines.packed(arrays)
+    assert all(one["offset"] % 8 == 0 for one in told)
+    for got, expected in zip(web_engines.unpacked(told, body), arrays.values(), strict=True):
+        assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+        assert (got == expected).all()
+
+
+def test_unknown_tensors_and_malformed_answers_are_errors():
+    with pytest.raises(UnsupportedOperationError, match="complex64"):
+        web_engines.packed({"x": np.zeros(1, "complex64")})
+    for told in (
+        {"type": "float32", "dims": [9], "offset": 0},
+        {"type": "nonsense", "dims": [1], "offset": 0},
+    ):
+        with pytest.raises(UnsupportedOperationError, match="malformed"):
+            web_engines.unpacked([told], b"1234")
+
+
+def test_the_engines_log_tells_where_nodes_run():
+    start = "2026-01-01 [V:onnxruntime:, session_state.cc:1385 VerifyEachNodeIsAssignedToAnEp] "
+    log = [
+        f"{start} Node placements",
+        f"{start} Node(s) placed on [WebGpuExecutionProvider]. Number of nodes: 2",
+        f"{start}  MatMul (/a/MatMul)",
+        f"{start}  Add (/a/Add)",
+        f"{start} Node(s) placed on [CPUExecutionProvider]. Number of nodes: 1",
+        f"{start}  Gather (/a/Gather)",
+    ]
+    found = web_engines.node_placements(log)
+    assert found == {"nodes": {"WebGpu": 2, "CPU": 1}, "cpu_operators": {"Gather": 1}}
+    assert web_engines.node_placements(["something else"]) == {}
+
+
+class FakeSession:
+    """A browser that answers as it is told."""
+
+    version, launch_seconds, folder = "1", 0.1, Path()
+    program = SimpleNamespace(name="Fake", flags=())
+
+    def __init__(self, dispatches: int) -> None:
+        self.dispatches = dispatches
+
+    def call(self, function: str, argument: dict) -> dict:
+        if function == "describe":
+            return {"adapter": None, "limits": {}}
+        return {"ms": 1.0, "placements": [], "outputs": [], "dispatches": self.dispatches}
+
+    def offer(self, name: str, content: object) -> str:
+        return name
+
+    expect = withdraw = lambda self, name: name
+
+    def take(self, name: str) -> bytes:
+        return b""
+
+
+def test_a_run_that_reached_no_device_is_an_error():
+    exported = SimpleNamespace(path=Path("m.onnx"))
+    run = web_engines.BrowserEngine(FakeSession(3), "webgpu", "unknown").load(exported, {})
+    assert run({}) == []
+    run = web_engines.BrowserEngine(FakeSession(0), "webgpu", "unknown").load(exported, {})
+    with pytest.raises(UnsupportedOperationError, match="Nothing of the model ran on WebGPU"):
+        run({})
+
+
+def test_documented_limits_bind_a_simulation():
+    graph = Graph(frozenset(), {}, 200 * MIB, 129 * MIB)
+    exported = SimpleNamespace(graph=graph, path=Path("m.onnx"))
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UnsupportedOperationError, match=r"129 MiB.*128 MiB"):
+        web_engines.SimulatedEngine("webgpu").load(exported, {})
+    # What a browser reports goes over what all of them guarantee.
+    reported = {"maxStorageBufferBindingSize": 1024 * MIB}
+    assert web_engines.too_large("webgpu", exported, reported) is None
+
+
+# -- simulated models ------------------------------------------------------------------------
+
+
+def load(model_type: str, auto_class: str = "AutoModel"):
+    import transformers
+
+    path = locate_weights(
+        f"a/{model_type}", auto_class=auto_class, model_type=model_type, mode="tiny"
+    ).path
+    return getattr(transformers, auto_class).from_pretrained(path).eval()
+
+
+@pytest.fixture
+def torch():
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    return pytest.importorskip("torch")
+
+
+def test_a_simulation_is_called_one_everywhere(torch, caplog):
+    pool = ResourcePool(hardware=fake_report)
+    wish = {"device": "webgpu", "fallback_to_simulation": True}
+    with caplog.at_level(logging.INFO, "resource_pool"):
+        model = pool.get_model("embedding", "bert", lambda: load("bert"), wish)
+    assert "webgpu:simulation" in caplog.text
+    ((key, facts),) = pool.get_stats()["models"].items()
+    assert key == "embedding:bert:webgpu:simulation:float32"
+    assert (facts["simulated"], facts["weights"]) == (True, "tiny")
+    assert model.backend == "webgpu:simulation"
+    assert forwards.placement(model).facts()["simulated"] is True
+    inputs = example_inputs(model, batch=3)
+    inputs["attention_mask"][1, 5:] = 0
+    shorter = {name: value[:, :7] for name, value in inputs.items()}
+    for one in (inputs, shorter):
+        got, expected = model(**one), load("bert")(**one)
+        torch.testing.assert_close(got.pooler_output, expected.pooler_output, rtol=0, atol=1e-4)
+
+
+def test_generation_agrees_with_torch_token_by_token(torch):
+    model = load("gpt2", "AutoModelForCausalLM")
+    browser.place(model, "webgpu:simulation")
+    tokens = example_inputs(model, batch=2)["input_ids"]
+    options = {"max_new_tokens": 4, "do_sample": False}
+    expected = load("gpt2", "AutoModelForCausalLM").generate(tokens, **options)
+    assert torch.equal(model.generate(tokens, **options), expected)
+    with pytest.raises(UnsupportedOperationError, match="use_cache=False"):
+        model(tokens, use_cache=True)
+
+
+def test_another_answer_than_torchs_is_refused_at_placement_and_at_new_sizes(torch, monkeypatch):
+    model = load("bert")
+    browser.place(model, "webgpu:simulation")
+    real = web_engines.SimulatedEngine._run
+
+    def wrong(self, *args):
+        return [array + 0.5 for array in real(self, *args)]
+
+    monkeypatch.setattr(web_engines.SimulatedEngine, "_run", wrong)
+    with pytest.raises(UnsupportedOperationError, match="something else than torch"):
+        browser.place(load("bert"), "webgpu:simulation")
+    inputs = {name: value[:, :5] for name, value in example_inputs(model).items()}
+    with pytest.raises(UnsupportedOperationError, match="something else than torch"):
+        model(**inputs)
+
+
+def test_half_precision_comes_to_float32_and_an_encoder_decoder_goes_with_its_encoder(torch):
+    model = load("t5", "AutoModelForSeq2SeqLM").half()
+    browser.place(model, "webgpu:simulation")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    whole, part = forwards.placement(model), forwards.placement(model.get_encoder())
+    assert part is not whole
+    assert part.engine is whole.engine
+
+
+def test_no_model_of_transformers_and_no_proved_browser_are_one_sentence(torch):
+    with pytest.raises(UnsupportedOperationError, match="transformers"):
+        browser.place(torch.nn.Linear(2, 2), "webgpu:simulation")
+    folder = browser_runtime.runtime_folder()
+    folder.mkdir(parents=True)
+    for name in browser_runtime.FILES:
+        (folder / name).touch()
+    with use_report(fake_report()), pytest.raises(UnsupportedOperationError, match="No browser"):
+        browser.place(load("bert"), "webgpu")

@@ -1,0 +1,81 @@
+"""``rp web``: what it finds out, and what it says where something is not here."""
+
+from __future__ import annotations
+
+import pytest
+
+from hardware_detection.proofs.browser_devices import EXPERIMENTAL_FLAGS
+from hardware_detection.testing import fake_report, use_report
+from resource_pool.devices import browser_runtime
+from resource_pool.errors import WebSetupError
+from rp_cli.checking.web import check_model
+from rp_cli.commands.web import _lines
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RP_WEIGHTS", "tiny")
+
+
+def test_without_engine_and_browser_it_exports_simulates_and_names_what_is_missing(rp):
+    done = rp("web", "check", "bert-base-uncased")
+    assert done.code == 3
+    for words in ("Export: ", "Limits: within", "Simulated on the CPU", "rp web setup", "not run"):
+        assert words in done.out
+
+
+def test_as_json(rp):
+    done = rp("web", "check", "gpt2", "--provider", "webnn", "--json")
+    found = done.json
+    assert (done.code, found["verdict"], found["run"]) == (3, "not_run", None)
+    assert found["simulation"]["simulated"] is True
+    assert found["export"]["operators"]["MatMul"] > 0
+    assert found["weights"]["kind"] == "tiny"
+    assert len(found["missing"]) == 2
+
+
+def test_a_wrong_answer_is_a_failure(rp, monkeypatch):
+    from resource_pool.devices import web_engines
+
+    def wrong(self, session, arrays):
+        return [array + 1 for array in session.run(None, dict(arrays))]
+
+    monkeypatch.setattr(web_engines.SimulatedEngine, "_run", wrong)
+    done = rp("web", "check", "bert-base-uncased")
+    assert done.code == 1
+    assert "It does not run: webgpu:simulation computes something else than torch" in done.out
+
+
+def test_in_a_real_browser(chromium):
+    report = fake_report(webgpu=True)
+    details, flags = report["details"]["webgpu"], list(EXPERIMENTAL_FLAGS)
+    details["browsers"] = [{"name": "Chromium", "path": str(chromium), "flags": flags}]
+    details["devices"][0] |= {"browser": "Chromium", "flags": flags, "adapter": "unknown"}
+    with use_report(report):
+        found = check_model("bert-base-uncased", "webgpu")
+    text = "\n".join(_lines(found))
+    assert found["verdict"] == "runs", text
+    assert "It runs in this browser as on PyTorch." in text
+    assert " on WebGpu, " in text
+    assert found["run"]["dispatches"] > 10
+    assert found["run"]["difference"] < 1e-4
+
+
+def test_setup_says_where_it_is_and_why_it_failed(rp, monkeypatch):
+    folder = browser_runtime.runtime_folder()
+    folder.mkdir(parents=True)
+    for name in browser_runtime.FILES:
+        (folder / name).touch()
+    done = rp("web", "setup")
+    assert (done.code, done.out) == (0, "")
+    assert str(folder) in done.err.replace("\n", "")
+
+    def fail(*, again: bool) -> None:
+        raise WebSetupError("npm is not installed.")
+
+    monkeypatch.setattr(browser_runtime, "install", fail)
+    done = rp("web", "setup")
+    assert (done.code, done.err) == (1, "rp: npm is not installed.\n")
