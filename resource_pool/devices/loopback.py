@@ -109,6 +109,8 @@ def _handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 60
+        # Or the body waits until the header before it has been acknowledged, about 40 ms.
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             name = server.found(self.path, self.headers.get("Host"))

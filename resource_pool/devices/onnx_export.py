@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from resource_pool.devices import modules
 from resource_pool.devices.flat import Inputs, Outputs, flat_forward
 from resource_pool.devices.onnx_operators import OPSET, known_operators
 from resource_pool.errors import UnsupportedOperationError
@@ -46,14 +47,14 @@ class Exported:
 
     def __init__(self, model: Any, inputs: Inputs, path: Path) -> None:
         _require_onnx()
+        if modules.describe(model)["memory_usage"] > _MOST_BYTES:
+            raise UnsupportedOperationError("The model is too large for one ONNX file (2 GiB).")
         self.path = path
         names = [f"input_{index}" for index in range(len(inputs.tensors))]
         self.axes = {
             (index, axis): f"{names[index]}_{axis}" for index, axis in changing_axes(inputs)
         }
         self.outputs = _export(model, inputs, names, self.axes, path)
-        if path.stat().st_size > _MOST_BYTES:
-            raise UnsupportedOperationError("The model is too large for one ONNX file (2 GiB).")
         self.graph = _read(path)
         self.inputs = [name if name in self.graph.inputs else None for name in names]
 
