@@ -33,6 +33,7 @@ from resource_pool.measuring.room import (
 )
 from resource_pool.measuring.states import (
     NoProcessor,
+    computes_on,
     print_summary,
     processor_of,
     reported,
@@ -45,6 +46,7 @@ from resource_pool.weights.inputs import example_inputs
 __all__ = [
     "Forward",
     "NoProcessor",
+    "computes_on",
     "continued",
     "difference",
     "example_inputs",

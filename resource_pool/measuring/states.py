@@ -32,6 +32,19 @@ def stored_dtype(folder: Path) -> str:
     return max(sizes, key=sizes.__getitem__)
 
 
+def computes_on(model: Any) -> str:
+    """Return where a model computes, in the pool's words: "cuda:0", "cpu+cuda:0", "openvino:0".
+
+    The devices of its parameters, or the engine that its forward has been moved to.
+    """
+    from resource_pool.devices.forwards import placement
+
+    elsewhere = placement(model)
+    if elsewhere is not None:
+        return elsewhere.device
+    return "+".join(sorted({str(parameter.device) for parameter in model.parameters()}))
+
+
 def weights_of(model: Any) -> dict[str, int]:
     """Return a checksum of each parameter, and of each buffer that is saved; tied ones once."""
     kept = model.state_dict()
