@@ -179,9 +179,9 @@ def _run(message: Message, output: int) -> None:
     from rp_cli.runner.child import main as run_file
 
     run_file(message["file"], message["result"], message["style"], message["selection"])
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    # As an interpreter ends, and multiprocessing's children do: idle workers of executors are told
+    # to go, and threads are waited for.
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
 
 

@@ -4,7 +4,7 @@ Made by: rp generate --model llava-hf/llava-1.5-7b-hf
 Family: multimodal / vision_language (confidence 0.99).
 Hardware: the first of cuda, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: 6632d651eb29e089; once the file is edited, `rp generate` leaves it alone.
+Digest: f0ae1131433171ef; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -185,7 +185,8 @@ class TestLlavaHfLlava157bHf(unittest.TestCase):
 
     def test_agrees_with_cpu_float32(self) -> None:
         """The chosen device and precision give what the CPU gives in float32."""
-        if self.device.type == "cpu" and self.dtype == self.torch.float32:
+        place = (measuring.computes_on(self.model), self.dtype)
+        if place == ("cpu", self.torch.float32):
             self.skipTest("this is the CPU in float32, the reference itself")
         self.compare_with_cpu(self.preferences)
 

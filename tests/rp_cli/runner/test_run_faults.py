@@ -246,3 +246,13 @@ def test_nothing_is_left_when_the_loop_itself_breaks(run, monkeypatch):
         run({"test_a": doing("import threading", "threading.Event().wait()")})
     left = {child.pid for child in psutil.Process().children(recursive=True)}
     assert left <= before
+
+
+def test_idle_workers_of_an_executor_do_not_keep_a_file_from_ending(run):
+    lines = (
+        "from concurrent.futures import ThreadPoolExecutor",
+        "T.pool = ThreadPoolExecutor(2)",
+        "self.assertEqual(T.pool.submit(len, 'ab').result(), 2)",
+    )
+    found = by_name(run({"test_it": doing(*lines)}))
+    assert (found["test_it"]["status"], found["test_it"]["ran_in"]) == ("passed", "fork")
