@@ -297,7 +297,7 @@ class Loader:
     ) -> tuple[Entry, Any]:
         """Load with all the means against a lack of memory, one after the other."""
         means = self._means(identity, request, decision)
-        tried = ""
+        tried, broken = "", set[str]()
         while True:
             loaded = self._attempt(entry, decision, identity, constructor)
             if isinstance(loaded, Loaded):
@@ -307,6 +307,9 @@ class Loader:
             if self._devices.is_out_of_memory(loaded):
                 tried, decision = self._next_means(entry, means, loaded)
             else:
+                if not broken.isdisjoint(_names(decision)):
+                    raise loaded  # it was passed over for a while, and has failed again
+                broken.update(_names(decision))
                 decision = self._elsewhere(identity, request, loaded)
                 means = self._means(identity, request, decision)
             joined = self._redirect(entry, identity, decision)
@@ -442,8 +445,9 @@ class Loader:
         if request.preferences.force_device:
             return
         snapshot = self.observer.snapshot(identity)
+        passed_over = {CPU, *_names(first), *snapshot.failed}
         for name in sorted(snapshot.free, key=lambda n: -snapshot.free[n]):
-            if name not in (CPU, *_names(first)) and name.startswith(first.device.split(":")[0]):
+            if name not in passed_over and name.startswith(first.device.split(":")[0]):
                 yield f"trying {name}", replace(first, device=name, evict=(), spread=None)
         if first.device != CPU:
             yield "trying the CPU", on_cpu(request, snapshot)

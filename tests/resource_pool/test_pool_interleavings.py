@@ -468,3 +468,21 @@ def test_a_hit_of_a_cpu_model_asks_for_no_memory_in_low_memory_mode():
     machine.devices.memory = lambda d: (asked.append(d), memory(d))[1]
     pool.get_model("vision", "m")
     assert asked == []
+
+
+def test_a_device_that_fails_is_not_tried_again_when_memory_runs_out_on_another():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100, "cuda:1": 90})
+    pool = machine.pool()
+    machine.devices.broken["cuda:0"] = RuntimeError("CUDA error: device lost")
+    calls = []
+
+    class TooOftenError(BaseException):
+        pass
+
+    def load():
+        calls.append(1)
+        if len(calls) > 20:
+            raise TooOftenError
+        return machine.loader(300)()
+
+    assert pool.get_model("vision", "m", load).device == "cpu"
