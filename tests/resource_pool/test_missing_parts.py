@@ -137,3 +137,37 @@ optional = {"torch", "transformers", "model_family_classifier", "psutil", "yaml"
 assert not optional & set(sys.modules), optional & set(sys.modules)
 """
     without(script=script)
+
+
+def test_a_missing_detector_is_said_once():
+    logged = without(
+        "hardware_detection",
+        script="""
+pool = ResourcePool()
+for name in "abc":
+    pool.get_model("vision", name, object)
+""",
+    )
+    assert sum("hardware_detection is missing" in line for line in logged) == 1
+
+
+def test_a_report_is_saved_without_the_detector(tmp_path):
+    without(
+        "hardware_detection",
+        script=f"""
+pool = ResourcePool()
+report = pool.generate_error_report("bert-base-uncased", "cuda", "CUDA out of memory")
+pool.save_error_report(report, {str(tmp_path)!r})
+""",
+    )
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_models_load_without_psutil(tmp_path, monkeypatch):
+    monkeypatch.setenv("RP_HOME", str(tmp_path))  # no cached detection
+    without(
+        "psutil",
+        script="""
+assert ResourcePool().get_model("embedding", "m", lambda: len) is len
+""",
+    )

@@ -229,59 +229,6 @@ def test_a_key_of_a_tokenizer_is_never_that_of_a_model():
     assert pool.get_tokenizer(f"{name}:{device}", dtype, lambda: "a tokenizer") is not model
 
 
-BLOCK = """
-import sys
-class Without:
-    def __init__(self, finder):
-        self.finder = finder
-    def find_spec(self, name, path=None, target=None):
-        missing = name.partition(".")[0] in {blocked!r}
-        return None if missing else self.finder.find_spec(name, path, target)
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-sys.meta_path = [Without(finder) for finder in sys.meta_path]
-import logging
-logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-"""
-
-
-def without(*blocked: str, script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", BLOCK.format(blocked=set(blocked)) + script],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def test_a_missing_detector_is_said_once():
-    done = without(
-        "hardware_detection",
-        script="""
-from resource_pool import ResourcePool
-pool = ResourcePool()
-for name in "abc":
-    pool.get_model("vision", name, object)
-""",
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("hardware_detection is missing") == 1
-
-
-def test_a_report_is_saved_without_the_detector(tmp_path):
-    done = without(
-        "hardware_detection",
-        script=f"""
-from resource_pool import ResourcePool
-pool = ResourcePool()
-report = pool.generate_error_report("bert-base-uncased", "cuda", "CUDA out of memory")
-pool.save_error_report(report, {str(tmp_path)!r})
-""",
-    )
-    assert done.returncode == 0, done.stderr[-600:]
-
-
 @pytest.mark.parametrize("seconds", ["inf", "1e300"])
 def test_a_monitor_interval_without_end_is_no_traceback(seconds):
     done = subprocess.run(
@@ -337,18 +284,6 @@ def test_a_fake_machine_has_the_memory_that_the_test_says(monkeypatch):
     pool = machine.pool()
     pool.get_model("vision", "m", machine.loader(1))
     assert not pool.get_stats()["low_memory_mode"]
-
-
-def test_models_load_without_psutil(tmp_path, monkeypatch):
-    monkeypatch.setenv("RP_HOME", str(tmp_path))  # no cached detection
-    done = without(
-        "psutil",
-        script="""
-from resource_pool import ResourcePool
-assert ResourcePool().get_model("embedding", "m", lambda: len) is len
-""",
-    )
-    assert done.returncode == 0, done.stderr[-400:]
 
 
 def torch_pool() -> ResourcePool:
