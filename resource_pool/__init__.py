@@ -11,9 +11,10 @@ Importing this package imports neither torch nor transformers.
 from __future__ import annotations
 
 # The guides' runner script says `import importlib` and then uses `importlib.util`.
-import importlib.util
+import importlib.util  # noqa: F401
 from typing import TYPE_CHECKING
 
+from resource_pool._lazy import lazily
 from resource_pool.errors import (
     ComputationTimeoutError,
     DeviceBusyError,
@@ -81,12 +82,4 @@ _LAZY = {
     "preferences_from_environment": "_preferences",
     "saved_error_report": "reports",
 }
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name on its first use."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _LAZY)

@@ -15,8 +15,9 @@ Nothing here imports torch or transformers into this process.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from resource_pool._lazy import lazily
 
 if TYPE_CHECKING:
     from resource_pool.prediction.devices import Device, Fit, described_device, devices_of
@@ -49,12 +50,4 @@ _LAZY = {
     "record_use": "records",
     "recorded_bytes": "records",
 }
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name on its first use."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _LAZY)
