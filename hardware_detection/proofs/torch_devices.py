@@ -101,13 +101,14 @@ def _cuda(torch: Any) -> Iterator[_Found]:
 def _describe_cuda(torch: Any, index: int) -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(index)
     free, _ = torch.cuda.mem_get_info(index)
-    # ROCm fills the same fields with the digits of its architecture, which mean something else.
+    # ROCm fills the fields of CUDA with the digits of its architecture, which mean something else,
+    # and CUDA those of ROCm with the name.
     nvidia = getattr(torch.version, "hip", None) is None
     facts = {
         "compute_capability": f"{properties.major}.{properties.minor}" if nvidia else None,
         "multiprocessors": properties.multi_processor_count,
         "uuid": str(properties.uuid) if hasattr(properties, "uuid") else None,
-        "gcn_arch": getattr(properties, "gcnArchName", None),
+        "gcn_arch": None if nvidia else getattr(properties, "gcnArchName", None),
         "pci_bus_id": None if nvidia else _pci_bus_id(properties),
     }
     return {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import importlib
 import json
 import os
 import subprocess
@@ -115,13 +116,23 @@ def answer_stdin() -> None:
 
 
 def _leave_out_scipy() -> None:
-    """Let transformers import an empty ``scipy.optimize``, an eighth of all that it imports.
+    """Put off ``scipy.optimize``, an eighth of all that transformers imports.
 
-    Its one name is for the losses of object detectors, and a forward without labels has no loss.
+    Transformers wants one name of it, for the losses of object detectors, and a forward without
+    labels has no loss.
     """
-    empty = ModuleType("scipy.optimize")
-    empty.__dict__["linear_sum_assignment"] = None
-    sys.modules[empty.__name__] = empty
+    sys.modules["scipy.optimize"] = _PutOff("scipy.optimize")
+
+
+class _PutOff(ModuleType):
+    """Stands in for the module until somebody wants another name of it."""
+
+    linear_sum_assignment = None
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 def _limit_memory() -> None:

