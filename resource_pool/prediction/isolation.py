@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -121,13 +122,20 @@ def _leave_out_scipy() -> None:
     Transformers wants one name of it, for the losses of object detectors, and a forward without
     labels has no loss.
     """
-    sys.modules["scipy.optimize"] = _PutOff("scipy.optimize")
+    scipy = importlib.util.find_spec("scipy")
+    if scipy is not None and scipy.submodule_search_locations:
+        folders = [str(Path(place, "optimize")) for place in scipy.submodule_search_locations]
+        sys.modules["scipy.optimize"] = _PutOff("scipy.optimize", folders)
 
 
 class _PutOff(ModuleType):
-    """Stands in for the module until somebody wants another name of it."""
+    """Stands in for a package until somebody wants more of it than the one name."""
 
     linear_sum_assignment = None
+
+    def __init__(self, name: str, folders: list[str]) -> None:
+        super().__init__(name)
+        self.__path__ = folders
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:

@@ -9,7 +9,6 @@ import importlib
 from typing import Any
 
 from hardware_detection.parsing import (
-    NVIDIA_SMI_FIELDS,
     parse_nvidia_driver,
     parse_nvidia_smi,
     parse_nvidia_smi_list,
