@@ -138,6 +138,8 @@ class _PutOff(ModuleType):
         self.__path__ = folders
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # inspect asks all modules for their __file__
+            raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
