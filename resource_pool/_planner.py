@@ -353,7 +353,7 @@ def _indices(wanted: DeviceName, request: Request, snapshot: Snapshot) -> list[i
 def _note_on_index(wanted: DeviceName, got: str, preferences: Preferences) -> str:
     asked = _asked_index(wanted, preferences)
     _, _, index = got.partition(":")
-    if asked is None or not index or int(index) == asked:
+    if asked is None or not index.isdigit() or int(index) == asked:
         return ""
     return f"{wanted.backend}:{asked} is not there or has no room; {got} is taken"
 

@@ -118,6 +118,7 @@ def test_web_preferences_are_understood_and_the_model_runs_where_it_can(pool, cr
         constructor=create_model,
         hardware_preferences={
             "priority_list": first,
+            "preferred_index": 0,
             "model_family": "embedding",
             "subfamily": "web_deployment",
             "fallback_to_simulation": True,
