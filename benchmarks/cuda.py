@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,11 @@ from prediction import CASES, Case
 
 from hardware_detection import detect_available_hardware
 from resource_pool import ResourcePool
-from resource_pool.prediction import predict
+from resource_pool.prediction import Prediction, predict
 
 MIB = 2**20
 PAIRS = 15
+DTYPE = "float16"
 
 
 def free_bytes() -> int:
@@ -117,6 +120,15 @@ def freed(report: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def predicted(case: Case) -> Prediction:
+    """Predict a case's memory on the GPU."""
+    config = {"model_type": case.model_type, **case.config}
+    return predict(
+        config, auto_class=case.auto_class, dtype=DTYPE, batch=case.batch, seq=case.seq,
+        backend="cuda",
+    )  # fmt: skip
+
+
 def measured(case: Case, seq: int | None, dtype: str) -> tuple[int, int]:
     """Return the allocator's peak of weights and a forward, and what the driver took beside it."""
     import torch
@@ -149,7 +161,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="TYPE", help="only these model types")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["RP_HOME"] = folder  # what was measured here before is no prediction
         report = detect_available_hardware(cache_file=Path(folder) / "hardware.json")
         if not report["hardware"]["cuda"]:
             sys.exit(f"No CUDA GPU: {report['details']['cuda']['reason']}")
@@ -199,16 +213,13 @@ def predictions(only: list[str] | None) -> list[dict[str, Any]]:
         f"{'model':14}{'measured':>10}{'predicted':>10}{'error':>8}{'needed':>10}{'driver +':>10}"
     )
     rows = []
-    for case in CASES:
-        if case.dtype != "float32" or (only and case.model_type not in only):
-            continue
-        dtype = "float16"
-        config = {"model_type": case.model_type, **case.config}
-        told = predict(
-            config, auto_class=case.auto_class, dtype=dtype, batch=case.batch, seq=case.seq,
-            backend="cuda",
-        )  # fmt: skip
-        peak, beside = measured(case, told.seq, dtype)
+    cases = [
+        case for case in CASES if case.dtype == "float32" and (not only or case.model_type in only)
+    ]
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as threads:
+        told_of = list(threads.map(predicted, cases))  # each in a process of its own
+    for case, told in zip(cases, told_of, strict=True):
+        peak, beside = measured(case, told.seq, DTYPE)
         error = told.total_bytes / peak - 1
         rows.append(
             {

@@ -111,29 +111,16 @@ def _watched(model: Any, inputs: Inputs, answer: Any) -> Forward:
     """Run a model, on data or without, and note what its operations do."""
     import torch
 
+    from resource_pool.measuring.products import Products
     from resource_pool.prediction.live import LiveMemory, watching
 
-    seen: set[str] = set()
-    products = _products()
-
-    def noting(op: Any, args: tuple[Any, ...]) -> Any:
-        if op.overloadpacket in products:
-            seen.update(str(one.dtype).removeprefix("torch.") for one in args if is_tensor(one))
-        return answer(op, args)
-
+    products = Products(answer)
     memory = LiveMemory()
     memory.add((*model.parameters(), *model.buffers()))
     memory.add(filter(is_tensor, inputs.values()))
-    with torch.no_grad(), watching(memory, noting):
+    with torch.no_grad(), products.attention(), watching(memory, products.note):
         outputs = model(**inputs)
-    return Forward(layout(outputs), memory.peak, frozenset(seen))
-
-
-def _products() -> frozenset[Any]:
-    import torch
-
-    aten = torch.ops.aten
-    return frozenset({aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.convolution})
+    return Forward(layout(outputs), memory.peak, frozenset(products.dtypes))
 
 
 def _bytes_of(model: Any, inputs: Inputs) -> int:

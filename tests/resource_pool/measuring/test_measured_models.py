@@ -52,6 +52,29 @@ def test_half_precision_inside_a_forward_is_seen(model):
     assert "bfloat16" in measuring.measured_forward(model, INPUTS).computed_in
 
 
+@pytest.mark.parametrize("kernel", list(torch.nn.attention.SDPBackend.__members__.values()))
+def test_attention_is_in_the_format_of_its_arguments_whatever_its_kernel(model, kernel):
+    """The kernel that torch falls back to converts bfloat16 to float32 inside."""
+    model.to(torch.bfloat16)
+    allowed = [kernel, torch.nn.attention.SDPBackend.MATH]
+    with torch.nn.attention.sdpa_kernel(allowed, set_priority=True):
+        assert measuring.measured_forward(model, INPUTS).computed_in == {"bfloat16"}
+
+
+def test_half_precision_inside_attention_is_seen(model, monkeypatch):
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def rounded(query, *others, **options):
+        (query.bfloat16() @ query.bfloat16().mT).sum()
+        return attention(query, *others, **options)
+
+    from resource_pool.measuring import products
+
+    monkeypatch.setattr(products, "scaled_dot_product_attention", rounded)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", rounded)
+    assert "bfloat16" in measuring.measured_forward(model, INPUTS).computed_in
+
+
 def test_a_forward_that_needs_values_is_skipped_with_the_reason(model, monkeypatch):
     def forward(self, **given):
         raise ValueError("no values here")

@@ -1,0 +1,72 @@
+"""The number formats in which a forward multiplies: matrices, convolutions, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from resource_pool.measuring.numbers import is_tensor
+
+_aten = torch.ops.aten
+_PRODUCTS = frozenset({_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm, _aten.convolution})
+
+
+class Products:
+    """Notes the formats of what is multiplied.
+
+    torch's attention counts as one product in the format of its arguments: of its kernels, the
+    one that it falls back to converts half precision to float32 inside, and others do not. What
+    is narrower than the arguments is noted there too.
+
+    Attributes:
+        dtypes: torch's names, e.g. "bfloat16".
+    """
+
+    def __init__(self, answer: Callable[[Any, tuple[Any, ...]], Any]) -> None:
+        self.dtypes: set[str] = set()
+        self._answer = answer
+        self._attended = 0  # bytes of a number in the attention that is being computed
+
+    def note(self, op: Any, args: tuple[Any, ...]) -> Any:
+        """Note one of torch's operations, and return what ``answer`` says of it."""
+        if op.overloadpacket in _PRODUCTS:
+            self._add(one for one in filter(is_tensor, args) if self._is_told(one))
+        return self._answer(op, args)
+
+    def attention(self) -> Any:
+        """Return a context in which attention is noted."""
+        return _Attention(self)
+
+    def _is_told(self, tensor: Any) -> bool:
+        return not self._attended or tensor.dtype.itemsize < self._attended
+
+    def _add(self, tensors: Iterable[Any]) -> None:
+        self.dtypes.update(str(one.dtype).removeprefix("torch.") for one in tensors)
+
+    def attend(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Call torch's attention and note it; a mask takes part in no product."""
+        named = (options.get(name) for name in ("query", "key", "value"))
+        factors = list(filter(is_tensor, (*args[:3], *named)))
+        self._add(factors)
+        self._attended = max(one.dtype.itemsize for one in factors)
+        try:
+            return scaled_dot_product_attention(*args, **options)
+        finally:
+            self._attended = 0
+
+
+class _Attention(TorchFunctionMode):  # type: ignore[misc]
+    def __init__(self, products: Products) -> None:
+        super().__init__()
+        self._products = products
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is scaled_dot_product_attention:
+            return self._products.attend(args, kwargs or {})
+        return func(*args, **(kwargs or {}))
