@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
-
 from resource_pool.measuring.numbers import is_tensor
 
-_aten = torch.ops.aten
-_PRODUCTS = frozenset({_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm, _aten.convolution})
+_PRODUCTS = frozenset(f"aten::{name}" for name in ("mm", "addmm", "bmm", "baddbmm", "convolution"))
 
 
 class Products:
@@ -33,13 +28,27 @@ class Products:
 
     def note(self, op: Any, args: tuple[Any, ...]) -> Any:
         """Note one of torch's operations, and return what ``answer`` says of it."""
-        if op.overloadpacket in _PRODUCTS:
+        if op.name().partition(".")[0] in _PRODUCTS:
             self._add(one for one in filter(is_tensor, args) if self._is_told(one))
         return self._answer(op, args)
 
     def attention(self) -> Any:
         """Return a context in which attention is noted."""
-        return _Attention(self)
+        from torch.nn.functional import scaled_dot_product_attention
+        from torch.overrides import TorchFunctionMode
+
+        products = self
+
+        class Attention(TorchFunctionMode):  # type: ignore[misc]
+            def __torch_function__(
+                self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+            ) -> Any:
+                options = kwargs or {}
+                if func is scaled_dot_product_attention:
+                    return products._attend(func, args, options)
+                return func(*args, **options)
+
+        return Attention()
 
     def _is_told(self, tensor: Any) -> bool:
         return not self._attended or tensor.dtype.itemsize < self._attended
@@ -47,26 +56,13 @@ class Products:
     def _add(self, tensors: Iterable[Any]) -> None:
         self.dtypes.update(str(one.dtype).removeprefix("torch.") for one in tensors)
 
-    def attend(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    def _attend(self, attention: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Call torch's attention and note it; a mask takes part in no product."""
         named = (options.get(name) for name in ("query", "key", "value"))
         factors = list(filter(is_tensor, (*args[:3], *named)))
         self._add(factors)
         self._attended = max(one.dtype.itemsize for one in factors)
         try:
-            return scaled_dot_product_attention(*args, **options)
+            return attention(*args, **options)
         finally:
             self._attended = 0
-
-
-class _Attention(TorchFunctionMode):  # type: ignore[misc]
-    def __init__(self, products: Products) -> None:
-        super().__init__()
-        self._products = products
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func is scaled_dot_product_attention:
-            return self._products.attend(args, kwargs or {})
-        return func(*args, **(kwargs or {}))
