@@ -6,7 +6,7 @@ code      meaning
 0         done; tests that were all skipped, each with its reason, are too
 1         a test or a check failed
 2         the input is wrong: option, name, model folder, cache, database
-3         weights, or a browser, that were asked for are not here; nothing else failed
+3         weights, a browser or Ray were asked for and are not here; nothing else failed
 4         the output cannot be written
 129       ended by SIGHUP: the terminal was closed
 130       interrupted with Ctrl-C
@@ -42,6 +42,10 @@ class OutputError(OSError):
     """A file or folder that the user asked for cannot be written."""
 
 
+class NotHereError(RuntimeError):
+    """An optional part that the user asked for is not installed; the message says how to get it."""
+
+
 def exit_code_for(error: BaseException) -> ExitCode | None:
     """Return the exit code of a user's mistake, or None where the error is a bug of ours.
 
@@ -65,7 +69,7 @@ def exit_code_for(error: BaseException) -> ExitCode | None:
     codes: list[tuple[tuple[type[BaseException], ...], ExitCode]] = [
         ((WebSetupError,), ExitCode.FAILED),
         ((OutputError,), ExitCode.CANNOT_WRITE),
-        ((WeightsUnavailableError,), ExitCode.NOT_HERE),
+        ((NotHereError, WeightsUnavailableError), ExitCode.NOT_HERE),
         (
             (
                 BadInputError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import sys
@@ -12,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rp_cli.errors import BadInputError, ExitCode, OutputError, exit_code_for, sentence
+from rp_cli.errors import (
+    BadInputError,
+    ExitCode,
+    NotHereError,
+    OutputError,
+    exit_code_for,
+    sentence,
+)
 from rp_cli.output import print_json, say
 from rp_cli.text import one_line
 
@@ -51,6 +59,15 @@ def command(
     last_failed: Annotated[
         bool, typer.Option("--last-failed", help="Only files that failed the last time.")
     ] = False,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="local|ray", help="Run here, or on a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", metavar="HOST:PORT", help="The cluster, or auto; default: one of its own."
+        ),
+    ] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the run's record as JSON.")
     ] = False,
@@ -71,6 +88,7 @@ def command(
     if jobs is not None and jobs < 1:
         raise BadInputError(f"--jobs must be a whole number from 1 on, not {jobs}.")
     parse_selection(selection)
+    cluster = _cluster(engine, address)
     environment = _environment(device, weights)
     _check_target(junit)
     files, store = find_tests(paths), Store()
@@ -90,8 +108,9 @@ def command(
             fail_fast=fail_fast,
             history=history,
             watcher=display,
+            cluster=cluster,
         )
-    record["error_reports"] = saved_reports(REPORTS_DIR, record)
+    record["error_reports"] += saved_reports(REPORTS_DIR, record)
     try:
         _write_outputs(record, junit, json_output=json_output)
     finally:
@@ -132,6 +151,23 @@ def _checked_mode(origin: str, mode: str) -> str:
             f"{origin} must be {', '.join(MODES[:-1])} or {MODES[-1]}, not {mode!r}."
         )
     return mode
+
+
+def _cluster(engine: str, address: str | None) -> str:
+    """Return the address of the Ray cluster, after checking what can be checked; "" for none."""
+    if engine not in ("local", "ray"):
+        raise BadInputError(f"--engine must be local or ray, not {engine!r}.")
+    if engine == "local":
+        if address is not None:
+            raise BadInputError("--address is the place of a Ray cluster; add --engine ray.")
+        return ""
+    if sys.platform == "win32":
+        raise BadInputError("--engine ray needs Linux or macOS.")
+    if importlib.util.find_spec("ray") is None:
+        raise NotHereError("Ray is not installed; `pip install 'rp-toolchain[ray]'` installs it.")
+    from rp_cli.runner.on_ray.engine import cluster_address
+
+    return cluster_address(address)
 
 
 def _keep(store: Store, record: Mapping[str, Any], number: int) -> None:

@@ -97,6 +97,7 @@ def _file(result: Json) -> Tidy:
         "cpu_seconds": reading.number(resources, "cpu_seconds"),
         "peak_mb": reading.number(resources, "peak_mb"),
         "ran_in": reading.optional_text(result, "ran_in"),
+        "node": reading.optional_text(result, "node"),
         "error": reading.lines(result, "error"),
         "last_output": _last_output(result),
         "weights_reasons": _reasons(result),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,16 @@ from rp_cli.runner import limits
 from rp_cli.runner.capture import Capture
 from rp_cli.runner.fleet import READY_SECONDS, ROOT, Fleet
 from rp_cli.runner.results import Ending, Watcher, file_result, is_failure
-from rp_cli.runner.scheduling import Open, State, Task, choose, home, unneeded
+from rp_cli.runner.scheduling import (
+    Branch,
+    Open,
+    State,
+    Task,
+    choose,
+    home,
+    unneeded,
+    without,
+)
 from rp_cli.runner.workers import Worker
 
 # How long the loop sleeps when nothing happens: then it looks at deadlines and at Ctrl-C.
@@ -36,6 +45,9 @@ class Settings:
         selection: which tests are meant, as ``parse_selection`` reads it.
         process_limit: how many processes a file may start before it is killed.
         user_processes: the limit of the user's processes and threads, None for none.
+        work_folder: the current folder of each file's process; None: that of this one.
+        later_branches: of files that are run after these by somebody else; their models stay.
+        later_names: the names of models that those files use on a GPU.
     """
 
     folder: Path
@@ -50,6 +62,9 @@ class Settings:
     fail_fast: bool = False
     process_limit: int = 1 << 30
     user_processes: int | None = None
+    work_folder: Path | None = None
+    later_branches: Collection[Branch] = ()
+    later_names: Collection[str] = ()
 
 
 @dataclass
@@ -173,12 +188,14 @@ class Dispatcher:
         return self._fleet.gpu_worker(lambda worker: worker in busy)
 
     def _request(self, task: Task, result: Path) -> dict[str, Any]:
-        later = {plan.name for other in self._waiting for plan in other.facts.models}
+        waiting = {plan.name for other in self._waiting for plan in other.facts.models}
+        later = waiting | {*self._settings.later_names}
         on_gpu = task.lane == "gpu"
         return {
             "do": "run",
             "number": task.number,
             "file": str(task.file),
+            "work_folder": str(self._settings.work_folder or ""),
             "result": str(result),
             "style": task.facts.style,
             "selection": self._settings.selection,
@@ -203,6 +220,7 @@ class Dispatcher:
         self._record(self._running.pop(number), ended)
         left = [*self._waiting, *(run.task for run in self._running.values())]
         homes = [home(task, self._fleet.failed) for task in left]
+        homes += [without(one, self._fleet.failed) for one in self._settings.later_branches]
         for branch in unneeded(self._fleet.branches, homes):
             self._fleet.drop(branch)
 

@@ -54,6 +54,8 @@ def _take_output(output: int) -> None:
 
 
 def _run(message: Message) -> None:
+    if message["work_folder"]:
+        os.chdir(message["work_folder"])
     from rp_cli.runner.child import main as run_file
 
     run_file(message["file"], message["result"], message["style"], message["selection"])

@@ -80,6 +80,8 @@ def _count(suite: Element) -> None:
 
 def _properties(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "ran_in", str(result["ran_in"])
+    if result["node"]:
+        yield "node", str(result["node"])
     for model in result["pool"].get("models", []):
         for fact in ("device", "dtype", "weights"):
             if fact in model:

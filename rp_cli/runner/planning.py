@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def _read(
 ) -> tuple[list[Task], list[dict[str, str]]]:
     """Read all files and look for GPUs, while the zygote imports already what the first needs."""
     facts = []
-    if _can_fork():
+    if can_fork():
         fleet.start_zygote()
     for file in files:
         facts.append(read_facts(file))
@@ -92,30 +92,42 @@ def plan(
     """Return the tasks in the order in which they should start, and how to run them."""
     cores = _cores()
     at_once = max(1, min(wishes.jobs or cores, len(tasks)))
+    ordered, sizes = estimate(tasks, wishes, asked=at_once > 1)
+    return ordered, Settings(
+        folder=wishes.folder,
+        environment=wishes.environment,
+        timeout_seconds=wishes.timeout_seconds,
+        jobs=at_once,
+        threads=threads_of(wishes.environment) or max(1, cores // at_once),
+        gpus=gpus,
+        budget=memory_budget(),
+        sizes=sizes,
+        selection=wishes.selection,
+        fail_fast=wishes.fail_fast,
+        process_limit=PROCESS_MARGIN,
+        user_processes=user_processes(),
+    )
+
+
+def estimate(
+    tasks: Sequence[Task], wishes: Wishes, *, asked: bool
+) -> tuple[list[Task], dict[str, int]]:
+    """Return the tasks as ``share`` orders them, with what each needs, and the models' bytes.
+
+    Args:
+        asked: whether models of which nothing is recorded are predicted, which takes a while.
+    """
     past = {task.number: past_of(task.file, wishes.history) for task in tasks}
     timed = [
         replace(task, seconds=known.seconds) if (known := past[task.number]) else task
         for task in tasks
     ]
     ordered = share(timed)
-    sizes = _SizeBook(wishes.environment, asked=at_once > 1)
+    sizes = _SizeBook(wishes.environment, asked=asked)
     ordered = [replace(task, needs=_needs(task, past[task.number], sizes)) for task in ordered]
     shared = {key for task in ordered for key in task.branch}
     plans = {plan.key: plan for task in tasks for plan in task.facts.models}
-    return ordered, Settings(
-        folder=wishes.folder,
-        environment=wishes.environment,
-        timeout_seconds=wishes.timeout_seconds,
-        jobs=at_once,
-        threads=_threads(wishes.environment, cores, at_once),
-        gpus=gpus,
-        budget=int(_available_bytes() * _SHARE),
-        sizes={key: sizes.of(plans[key]) for key in shared},
-        selection=wishes.selection,
-        fail_fast=wishes.fail_fast,
-        process_limit=PROCESS_MARGIN,
-        user_processes=_user_processes(),
-    )
+    return ordered, {key: sizes.of(plans[key]) for key in shared}
 
 
 def _needs(task: Task, past: Past | None, sizes: _SizeBook) -> int:
@@ -164,29 +176,36 @@ def _predicted(plan: ModelPlan) -> int:
 
 
 def _lane(facts: Facts, has_gpus: bool, environment: Mapping[str, str]) -> Lane:
-    if has_gpus and facts.uses_models and _wants_gpu(facts, environment):
+    if has_gpus and wants_gpu(facts, environment, _available_backends):
         return "gpu"
-    if facts.alone or not _can_fork():
+    if facts.alone or not can_fork():
         return "alone"
     return "fork"
 
 
-def _can_fork() -> bool:
+def can_fork() -> bool:
+    """Whether a process may go on in a fork of another one."""
     # On macOS, system libraries are not safe to use in a forked process.
     return sys.platform.startswith("linux")
 
 
-def _wants_gpu(facts: Facts, environment: Mapping[str, str]) -> bool:
-    """Whether the file's preferences, or those that replace them, lead to a GPU first."""
+def wants_gpu(
+    facts: Facts, environment: Mapping[str, str], available: Callable[[], Collection[str]]
+) -> bool:
+    """Whether the file's preferences, or those that replace them, lead to a GPU first.
+
+    ``available`` names the backends that are there, where the preferences leave a choice.
+    """
+    if not facts.uses_models:
+        return False
     preferences = _preferences(environment) or facts.preferences or {}
     named = preferences.get("device")
     if named not in (None, "auto"):
         return str(named).partition(":")[0] in _GPUS
     order = preferences.get("priority_list")
-    available = _available_backends()
     if isinstance(order, (list, tuple)):
-        usable = [str(name).partition(":")[0] for name in order]
-        first = next((name for name in usable if name in available), "cpu")
+        usable, here = [str(name).partition(":")[0] for name in order], available()
+        first = next((name for name in usable if name in here), "cpu")
         return first in _GPUS
     return True
 
@@ -244,13 +263,18 @@ def _available_bytes() -> int:
     return int(Machine().memory_mb()[1] * _MB)
 
 
-def _threads(environment: Mapping[str, str], cores: int, at_once: int) -> int:
-    """Return how many threads each file computes on: the caller's word, or a fair share."""
+def memory_budget() -> int:
+    """Return the bytes of this machine that a run may take."""
+    return int(_available_bytes() * _SHARE)
+
+
+def threads_of(environment: Mapping[str, str]) -> int | None:
+    """Return on how many threads each file computes, where the caller says so."""
     chosen = environment.get("OMP_NUM_THREADS", "")
-    return int(chosen) if chosen.isdigit() and int(chosen) else max(1, cores // at_once)
+    return int(chosen) if chosen.isdigit() and int(chosen) else None
 
 
-def _user_processes() -> int | None:
+def user_processes() -> int | None:
     """Return how many processes and threads our user may have; None for root, who is not bound."""
     if not hasattr(os, "getuid") or os.getuid() == 0:
         return None

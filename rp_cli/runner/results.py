@@ -48,7 +48,7 @@ def file_result(file: Path, result_file: Path, ending: Ending) -> FileResult:
 
     Its keys: path, status (passed, failed, error, skipped, deselected, no_tests, crashed or
     timeout), seconds, error, exception, model, asked, weights, tests and pool as ``run_file``
-    tells them, resources {cpu_seconds, peak_mb, shared_mb}, output and ran_in.
+    tells them, resources {cpu_seconds, peak_mb, shared_mb}, output, ran_in, and the cluster's node.
     """
     found = _read(result_file)
     told = found or {}
@@ -73,6 +73,7 @@ def file_result(file: Path, result_file: Path, ending: Ending) -> FileResult:
         },
         "output": ending.output,
         "ran_in": ending.ran_in,
+        "node": None,
     }
 
 

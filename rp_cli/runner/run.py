@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def new_record(files: Sequence[Path]) -> Record:
         "stopped_early": False,
         "not_run": [],
         "notes": [],
+        "error_reports": [],
     }
 
 
@@ -82,6 +84,7 @@ def run_tests(
     fail_fast: bool = False,
     history: Mapping[str, Past] | None = None,
     watcher: Watcher | None = None,
+    cluster: str = "",
 ) -> None:
     """Run each file in a process of its own, and write into ``record``, file by file.
 
@@ -94,24 +97,24 @@ def run_tests(
         fail_fast: end the run at the first file that fails.
         history: what earlier runs say, as ``read_history`` gives it.
         watcher: is told what happens.
+        cluster: the Ray cluster on which they run, as ``cluster_address`` gives it; "": here.
 
     Ctrl-C, SIGTERM and SIGHUP end the run: the record stays "interrupted", names the signal
     and holds the files that were done.
 
     Raises:
         OutputError: there is no folder for temporary files.
+        BadInputError: the cluster cannot be used.
     """
     watcher = _Keeper(record, watcher or Watcher())
     with StopSignals() as stop, _temporary_folder() as folder:
         try:
             if _has_fork_server():
-                from rp_cli.runner.planning import run_side_by_side
-
                 wishes = Wishes(
                     folder, {**os.environ, **environment}, timeout_seconds, jobs, selection,
                     fail_fast, history or {},
                 )  # fmt: skip
-                run_side_by_side(files, wishes, record, stop.__bool__, watcher)
+                _engine(cluster)(files, wishes, record, stop.__bool__, watcher)
             else:
                 wishes = Wishes(Path(), environment, timeout_seconds, 1, selection, fail_fast)
                 _one_by_one(files, record, wishes, stop, watcher)
@@ -119,6 +122,17 @@ def run_tests(
         except KeyboardInterrupt:
             record["signal"] = stop.noted
     watcher.note_time()
+
+
+def _engine(cluster: str) -> Callable[..., None]:
+    """Return what runs files side by side, here or on a cluster."""
+    if cluster:
+        from rp_cli.runner.on_ray.engine import run_on_ray
+
+        return partial(run_on_ray, address=cluster)
+    from rp_cli.runner.planning import run_side_by_side
+
+    return run_side_by_side
 
 
 class _Keeper(Watcher):

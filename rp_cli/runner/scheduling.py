@@ -122,7 +122,12 @@ def choose(waiting: Iterable[Task], state: State, sizes: Mapping[str, int]) -> R
 
 def home(task: Task, failed: Collection[str]) -> Branch:
     """Return the branch in which a file runs, without the models that could not be shared."""
-    return tuple(key for key in task.branch if key not in failed)
+    return without(task.branch, failed)
+
+
+def without(branch: Branch, failed: Collection[str]) -> Branch:
+    """Return a branch without the models that could not be shared."""
+    return tuple(key for key in branch if key not in failed)
 
 
 def _step(task: Task, state: State) -> Run | Open | None:

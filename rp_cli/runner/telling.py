@@ -49,6 +49,8 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"tiny because {weights['reason']}"
     if result["status"] == "skipped":
         yield from (test["detail"] for test in result["tests"])
+    if result["node"]:
+        yield f"node {result['node']}"
 
 
 def _counted(items: Sequence[Mapping[str, Any]]) -> str:

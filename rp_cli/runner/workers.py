@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rp_cli.runner.capture import Capture
@@ -19,6 +20,7 @@ _BOOTSTRAP = (
     " sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]);"
     " from rp_cli.runner.{module} import main; main(*sys.argv[2:])"
 )
+_MODULES = {"zygote": "zygote", "ray": "on_ray.driver"}
 _KILLED_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 
@@ -27,7 +29,7 @@ class Worker:
     """A process at the other end of a channel; ``process`` is None for a nested zygote.
 
     Attributes:
-        kind: "zygote", "alone" or "gpu".
+        kind: "zygote", "alone", "gpu" or "ray".
         name: what the record says about where a file ran.
     """
 
@@ -44,14 +46,16 @@ class Worker:
         name: str,
         environment: Mapping[str, str],
         words: Capture,
+        folder: Path | None = None,
     ) -> Worker:
-        """Start a Python that becomes a zygote, or runs a file alone, or those of a GPU.
+        """Start a Python that becomes a zygote, runs a file alone or a GPU's, or speaks to Ray.
 
         Args:
             words: what the process says beside the files' own output.
+            folder: its current folder, where that is not ours.
         """
         channel, theirs = Channel.pair()
-        module = "zygote" if kind == "zygote" else "inside"
+        module = _MODULES.get(kind, "inside")
         arguments = [str(PACKAGE_ROOT), str(theirs.fileno())]
         if module == "inside":
             arguments.append("once" if kind == "alone" else "")
@@ -64,6 +68,7 @@ class Worker:
                 env=dict(environment),
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
+                cwd=folder,
             )
         return cls(kind, name, channel, process)
 

@@ -176,6 +176,8 @@ def _run(message: Message, output: int) -> None:
     _fresh_randomness()
     set_threads(message["threads"])
     gc.enable()
+    if message["work_folder"]:
+        os.chdir(message["work_folder"])
     from rp_cli.runner.child import main as run_file
 
     run_file(message["file"], message["result"], message["style"], message["selection"])

@@ -399,6 +399,7 @@ def test_tests_that_were_all_skipped_are_no_failure(rp, tmp_path):
 
 RESULT = {
     "path": "skills/test_hf_m.py",
+    "node": None,
     "status": "passed",
     "seconds": 9.04,
     "asked": "cuda",
@@ -427,6 +428,11 @@ def test_a_files_line_says_what_it_ran_on_and_what_was_asked_for():
 def test_a_place_that_nobody_asked_for_needs_no_excuse():
     line = result_line({**RESULT, "asked": None, "weights": []})
     assert line.endswith("2 passed, 1 skipped in 9.0 s")
+
+
+def test_a_file_of_a_cluster_names_its_node():
+    line = result_line({**RESULT, "asked": None, "weights": [], "node": "gpu-7/3fa2b1"})
+    assert line.endswith("(node gpu-7/3fa2b1)")
 
 
 def test_several_files_end_with_a_total():

@@ -172,7 +172,7 @@ def test_whoever_kills_the_process_that_forks_costs_a_retry(run, tmp_path):
 def test_where_no_process_can_fork_each_file_has_its_own_python(
     run, monkeypatch, late_when, tmp_path
 ):
-    monkeypatch.setattr("rp_cli.runner.planning._can_fork", lambda: False)
+    monkeypatch.setattr("rp_cli.runner.planning.can_fork", lambda: False)
     begun = tmp_path / "begun"
     late_when(begun)
     hangs = doing(f"open({str(begun)!r}, 'w').close()", "import signal; signal.pause()")

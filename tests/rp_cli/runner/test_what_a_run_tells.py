@@ -151,7 +151,7 @@ def test_junit_is_xml_whatever_a_test_says(text, name):
     result = {
         "path": name, "status": "failed", "seconds": 1.0, "error": text, "exception": "",
         "tests": [test], "pool": {}, "resources": {"peak_mb": None}, "output": text,
-        "ran_in": "fork",
+        "ran_in": "fork", "node": "n",
     }  # fmt: skip
     record = {**new_record([]), "files": [result], "not_run": [name]}
     xml = junit_xml(record).encode("utf-8", errors="surrogatepass")

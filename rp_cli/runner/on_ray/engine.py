@@ -1,0 +1,320 @@
+"""Runs test files on a Ray cluster: asks for one after the other, and records what comes back."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rp_cli.errors import BadInputError
+from rp_cli.runner.fleet import READY_SECONDS
+from rp_cli.runner.learning import read_facts
+from rp_cli.runner.on_ray.assigning import (
+    MOST_LOSSES,
+    Assigning,
+    Node,
+    Request,
+    Retire,
+    threads_per_file,
+    within,
+)
+from rp_cli.runner.on_ray.link import Link
+from rp_cli.runner.on_ray.orders import Orders
+from rp_cli.runner.planning import estimate, threads_of, wants_gpu
+from rp_cli.runner.results import Ending, Watcher, file_result, is_failure
+from rp_cli.runner.scheduling import Task
+from rp_cli.runner.wishes import Wishes
+
+Message = Mapping[str, Any]
+
+_TICK_SECONDS = 0.05
+# Starting a cluster takes seconds; a busy machine needs more.
+_CONNECT_SECONDS = 120.0
+_KNOCK_SECONDS = 5.0
+# The node ends a file at its deadline. If nothing is heard of that, the node hangs.
+_SILENCE_SECONDS = READY_SECONDS + 60.0
+_ADDRESS = re.compile(r"(?P<host>[^:/\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>[0-9]{1,5})")
+
+
+def run_on_ray(
+    files: Sequence[Path],
+    wishes: Wishes,
+    record: dict[str, Any],
+    stop: Callable[[], bool],
+    watcher: Watcher,
+    address: str,
+) -> None:
+    """Run files on a cluster, and write into ``record`` what was shared, lost and not run.
+
+    Args:
+        address: as ``cluster_address`` gives it.
+
+    Raises:
+        BadInputError: the cluster cannot be reached or cannot run our files.
+        KeyboardInterrupt: ``stop`` said so.
+    """
+    record["not_run"] = list(map(str, files))
+    with Link(wishes.environment, wishes.folder) as link:
+        link.send({"address": address})
+        nodes = _connected(link, address, stop)
+        engine = Engine(*_planned(files, wishes, nodes, record), wishes, record, link, watcher)
+        engine.run(stop)
+
+
+def cluster_address(named: str | None) -> str:
+    """Return where the cluster is: HOST:PORT, "auto" (that of this machine) or "local" (our own).
+
+    Args:
+        named: by the caller; None: what RAY_ADDRESS says, else a cluster of our own, which has
+            this machine alone and ends with the run.
+
+    Raises:
+        BadInputError: it is no address of a cluster, or nobody answers there; Ray would wait.
+    """
+    address = named or os.environ.get("RAY_ADDRESS", "").strip() or "local"
+    if address not in ("auto", "local"):
+        _knock(address)
+    return address
+
+
+def _knock(address: str) -> None:
+    if address.startswith("ray://"):
+        raise BadInputError(
+            f"{address} is an address of Ray's client, through which results do not come one by "
+            "one; run rp on a machine of the cluster, with --address auto."
+        )
+    found = _ADDRESS.fullmatch(address)
+    if not found or int(found["port"]) > 65535:
+        raise BadInputError(f"--address takes HOST:PORT, auto or local, not {address!r}.")
+    try:
+        where = (found["host"].strip("[]"), int(found["port"]))
+        socket.create_connection(where, timeout=_KNOCK_SECONDS).close()
+    except OSError as error:
+        raise BadInputError(
+            f"No Ray cluster answers at {address} ({error.strerror or error}); `ray status` on one "
+            "of its machines tells the address."
+        ) from error
+
+
+def _connected(link: Link, address: str, stop: Callable[[], bool]) -> list[Node]:
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    while time.monotonic() < deadline:
+        if stop():
+            raise KeyboardInterrupt
+        for message in link.receive(_TICK_SECONDS):
+            if message["event"] == "problem":
+                raise BadInputError(_no_cluster(address, message["why"]))
+            return _nodes(message)
+    raise BadInputError(_no_cluster(address, f"no answer after {_CONNECT_SECONDS:.0f} s"))
+
+
+def _no_cluster(address: str, why: str) -> str:
+    if address == "local":
+        return f"A Ray cluster of this machine could not be started: {why}"
+    return (
+        f"The Ray cluster at {address} cannot be used: {why}. rp must run on a machine of the "
+        "cluster (`ray start` makes this one such), with its versions of Python and Ray."
+    )
+
+
+def _nodes(message: Message) -> list[Node]:
+    return [Node(**node) for node in message["nodes"]]
+
+
+def _planned(
+    files: Sequence[Path], wishes: Wishes, nodes: Sequence[Node], record: dict[str, Any]
+) -> tuple[Assigning, Orders]:
+    """Return which file is asked for when, with what, and what the nodes are told."""
+    slots = max(1, sum(int(node.cpus) for node in nodes))
+    at_once = min(wishes.jobs or slots, slots, len(files))
+    threads = threads_of(wishes.environment) or threads_per_file(nodes, at_once)
+    record["jobs"] = at_once = min(at_once, max(1, slots // threads))
+    tasks = [Task(number, file, read_facts(file)) for number, file in enumerate(files)]
+    for task in tasks:
+        if task.facts.alone:
+            record["notes"].append(f"{task.file.name} ran without what is beside it: {_ALONE}")
+    ordered, sizes = estimate(tasks, wishes, asked=True)
+    gpus = any(node.gpus >= 1 for node in nodes)
+    backends = {"cpu", *(("cuda", "rocm") if gpus else ())}
+    placed = [
+        replace(task, lane="gpu") if gpus and _wants_gpu(task, wishes, backends) else task
+        for task in ordered
+    ]
+    groups = {task.number: task.branch[0] for task in placed if task.branch}
+    requests = {
+        number: within(request, nodes)
+        for number, request in _requests(placed, groups, sizes, threads).items()
+    }
+    assigning = Assigning(placed, _named(groups), requests, slots=at_once, jobs=wishes.jobs)
+    return assigning, Orders(placed, wishes, sizes, threads)
+
+
+_ALONE = "on a cluster, only the file itself travels"
+
+
+def _wants_gpu(task: Task, wishes: Wishes, backends: set[str]) -> bool:
+    return wants_gpu(task.facts, wishes.environment, lambda: backends)
+
+
+def _named(groups: Mapping[int, str]) -> dict[int, str]:
+    """Return the groups by short names: a model's key is long."""
+    names = {key: f"model {place}" for place, key in enumerate(dict.fromkeys(groups.values()), 1)}
+    return {number: names[key] for number, key in groups.items()}
+
+
+def _requests(
+    tasks: Sequence[Task], groups: Mapping[int, str], sizes: Mapping[str, int], threads: int
+) -> dict[int, Request]:
+    """Return what each file asks for; one of a group what its actor needs at the most."""
+    most: Counter[str] = Counter()
+    for task in tasks:
+        if task.number in groups:
+            needs = task.needs + sum(sizes[key] for key in task.branch)
+            key = groups[task.number]
+            most[key] = max(most[key], needs)
+    gpu_groups = {groups.get(task.number) for task in tasks if task.lane == "gpu"} - {None}
+    return {
+        task.number: Request(
+            threads,
+            most[groups[task.number]] if task.number in groups else task.needs,
+            int(task.lane == "gpu" or groups.get(task.number) in gpu_groups),
+        )
+        for task in tasks
+    }
+
+
+@dataclass
+class _Asked:
+    """A file that Ray was asked to run; ``started`` is None until a node has begun."""
+
+    task: Task
+    started: float | None = None
+
+
+class Engine:
+    """The loop of a run. All of it happens in one thread, in ``run``."""
+
+    def __init__(
+        self,
+        assigning: Assigning,
+        orders: Orders,
+        wishes: Wishes,
+        record: dict[str, Any],
+        link: Link,
+        watcher: Watcher,
+    ) -> None:
+        self._assigning, self._orders, self._wishes = assigning, orders, wishes
+        self._record, self._link, self._watcher = record, link, watcher
+        self._asked: dict[int, _Asked] = {}
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Run all files.
+
+        Raises:
+            BadInputError: a node cannot run our files, or Ray is gone.
+            KeyboardInterrupt: ``stop`` said so.
+        """
+        try:
+            while self._assigning.left and not self._record["stopped_early"]:
+                if stop():
+                    raise KeyboardInterrupt
+                self._ask()
+                for message in self._link.receive(_TICK_SECONDS):
+                    self._hear(message)
+                self._look()
+        finally:
+            self._record["not_run"] = [str(task.file) for task in self._assigning.left]
+
+    def _ask(self) -> None:
+        for step in self._assigning.next_steps():
+            if isinstance(step, Retire):
+                self._link.send({"do": "retire", "host": step.host})
+                continue
+            task = step.task
+            self._asked[task.number] = _Asked(task)
+            try:
+                order = self._orders.order_of(task, self._assigning.later(task))
+            except OSError as error:
+                self._end(task, f"{task.file} cannot be read: {error.strerror or error}", "error")
+                continue
+            request = vars(step.request)
+            self._link.send(
+                {"do": "run", "number": task.number, "host": step.host, "request": request,
+                 "order": order}
+            )  # fmt: skip
+
+    def _hear(self, message: Message) -> None:
+        event, number = message["event"], message.get("number")
+        if event == "nodes":
+            self._take_nodes(_nodes(message))
+        elif number not in self._asked:
+            return  # it was ended while this was on its way
+        elif event == "started":
+            self._asked[number].started = time.monotonic()
+            self._watcher.started(self._asked[number].task.file)
+        elif event == "ended":
+            self._ended(number, message)
+        elif event == "lost":
+            self._lost(number, message["why"])
+        elif event == "refused":
+            raise BadInputError(
+                f"The cluster cannot run rp's files ({message['why']}); install the same version "
+                "of rp with its packages on every node."
+            )
+
+    def _ended(self, number: int, message: Message) -> None:
+        task = self._asked.pop(number).task
+        self._record["shared_models"] += message["loaded"]
+        self._record["notes"] += message["notes"]
+        self._record["error_reports"] += message["error_reports"]
+        self._assigning.ended(number)
+        self._tell({**message["result"], "path": str(task.file)})
+
+    def _lost(self, number: int, why: str) -> None:
+        """Let a file run again whose node, or whose process there, is gone: nobody knows why."""
+        task = self._asked.pop(number).task
+        if self._assigning.lost(number):
+            self._record["notes"].append(f"{task.file.name} was run again: {why}")
+            return
+        error = f"what ran it was lost {MOST_LOSSES} times, the last time with: {why}"
+        self._tell(_unheard(task, error, "crashed"))
+
+    def _end(self, task: Task, error: str, status: str) -> None:
+        """End a file of which no node says anything."""
+        del self._asked[task.number]
+        self._assigning.give_up(task.number)
+        self._tell(_unheard(task, error, status))
+
+    def _tell(self, result: dict[str, Any]) -> None:
+        self._watcher.output(result["output"].encode())
+        self._watcher.finished(result)
+        self._record["stopped_early"] |= self._wishes.fail_fast and is_failure(result)
+
+    def _take_nodes(self, nodes: Sequence[Node]) -> None:
+        waiting = [number for number, asked in self._asked.items() if asked.started is None]
+        for number in self._assigning.shrink(nodes, waiting):
+            self._link.send({"do": "cancel", "number": number})
+            del self._asked[number]
+            self._assigning.put_back(number)
+
+    def _look(self) -> None:
+        late = time.monotonic() - self._wishes.timeout_seconds - _SILENCE_SECONDS
+        for number, asked in list(self._asked.items()):
+            if asked.started is not None and asked.started < late:
+                self._link.send({"do": "cancel", "number": number})
+                after = f"{self._wishes.timeout_seconds:g} s"
+                self._end(
+                    asked.task, f"timeout: its node says nothing, long after {after}", "timeout"
+                )
+
+
+def _unheard(task: Task, error: str, status: str) -> dict[str, Any]:
+    """Return the result of a file that left none."""
+    ending = Ending(code=None, seconds=0.0, killed=error, ran_in="")
+    return {**file_result(task.file, Path(os.devnull), ending), "status": status}

@@ -1,0 +1,58 @@
+"""What a node is told of a file: its text and how to run it, and nothing of this machine's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rp_cli import __version__
+from rp_cli.runner.dispatch import imports_of
+from rp_cli.runner.scheduling import Task
+from rp_cli.runner.wishes import Wishes
+
+# The variables that tell tests what is wanted. Folders and secrets of this machine are not sent.
+_SENT = (
+    "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "RESOURCE_POOL_LOW_MEMORY", "RESOURCE_POOL_MONITOR",
+    "RP_MAX_DOWNLOAD", "RP_WEIGHTS", "TEST_HARDWARE_PREFERENCES", "TRANSFORMERS_OFFLINE",
+)  # fmt: skip
+
+
+class Orders:
+    """Writes orders; what all files of a run have in common is kept here."""
+
+    def __init__(
+        self, tasks: Sequence[Task], wishes: Wishes, sizes: Mapping[str, int], threads: int
+    ) -> None:
+        forked = [task for task in tasks if task.lane == "fork"]
+        self._sizes = sizes
+        self._common = {
+            "rp_version": __version__,
+            "imports": imports_of(forked),
+            "environment": {k: v for k, v in wishes.environment.items() if k in _SENT},
+            "timeout_seconds": wishes.timeout_seconds,
+            "selection": wishes.selection,
+            "threads": threads,
+        }
+
+    def order_of(self, task: Task, later: Sequence[Task]) -> dict[str, Any]:
+        """Return what the node needs to know of a file, as JSON takes it.
+
+        Args:
+            later: the files that the same actor may get next.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return {
+            **self._common,
+            "number": task.number,
+            "name": task.file.name,
+            "folder": str(task.file)[: -len(task.file.name)],
+            "text": task.file.read_bytes().decode("latin-1"),  # bytes, each as one character
+            "lane": task.lane,
+            "branch": task.branch,
+            "needs": task.needs,
+            "sizes": {key: self._sizes[key] for key in task.branch},
+            "later_branches": sorted({other.branch for other in later}),
+            "later_names": sorted({one.name for other in later for one in other.facts.models}),
+        }

@@ -1,0 +1,242 @@
+"""Files on real Ray clusters: one of two nodes, of which one is lost, and one of rp's own.
+
+No test file runs before a cluster is there; what is decided without Ray is in
+test_ray_decisions.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
+]
+
+_MB = 1 << 20
+# Starts a cluster and says where; kills its second node when told so; ends with its input.
+CLUSTER = """\
+import json, sys
+from ray.cluster_utils import Cluster
+checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000,
+          "health_check_timeout_ms": 5000, "health_check_failure_threshold": 3}
+common = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
+head = {**common, "memory": 250 << 20, "_system_config": checks}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+second = cluster.add_node(**common, memory=4 << 30)
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(second, allow_graceful=False)
+    print("killed", flush=True)
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """A place of its own for all that Ray and rp keep, and a token for the cluster."""
+    home = tmp_path_factory.mktemp("home")
+    return {
+        **os.environ,
+        "HOME": str(home),
+        "RP_HOME": str(home / "rp"),
+        "RP_WEIGHTS": "tiny",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "ab" * 32,
+    }
+
+
+class TwoNodes:
+    """A cluster in a process of its own."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CLUSTER], env=environment, stdin=pipe, stdout=pipe, text=True
+        )
+        self.address = self._line()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def kill_second(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("kill\n")
+        self.process.stdin.flush()
+        assert self._line() == "killed"
+
+
+@pytest.fixture(scope="module")
+def cluster(environment):
+    found = TwoNodes(environment)
+    yield found
+    found.process.communicate(timeout=60)
+
+
+@pytest.fixture
+def start(rp_command, environment, tmp_path):
+    """Start ``rp run --engine ray`` on files given as name -> source."""
+    running = []
+
+    def call(sources: dict[str, str], *options: object) -> subprocess.Popen[str]:
+        for name, source in sources.items():
+            (tmp_path / f"test_{name}.py").write_text(source)
+        files = [tmp_path / f"test_{name}.py" for name in sources]
+        command = rp_command("run", *files, "--engine", "ray", "--json", *options)
+        pipe = subprocess.PIPE
+        running.append(
+            subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+        )
+        return running[-1]
+
+    yield call
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:
+    out, err = process.communicate(timeout=240)
+    return process.returncode, json.loads(out), err
+
+
+def by_name(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    names = [Path(result["path"]).stem.removeprefix("test_") for result in record["files"]]
+    assert len(names) == len(set(names)), "a file has two results"
+    return dict(zip(names, record["files"], strict=True))
+
+
+TEST = """\
+import os, signal, unittest
+class T(unittest.TestCase):
+    def test_a(self):
+"""
+
+
+def doing(*lines: str) -> str:
+    return TEST + "".join(f"        {line}\n" for line in lines)
+
+
+def begins_once(fifo: Path) -> list[str]:
+    """Return what a test does that says when it begins, and hangs the first time."""
+    os.mkfifo(fifo)
+    mark = str(fifo.with_suffix(".once"))
+    return [
+        f"if not os.path.exists({mark!r}):",
+        f"    open({mark!r}, 'w').close()",
+        f"    open({str(fifo)!r}, 'w').write(str(os.getpid()))",
+        "    signal.pause()",
+    ]
+
+
+MODEL = """\
+import os, signal, unittest
+import transformers
+from resource_pool import get_global_resource_pool
+PATH = {path!r}
+class T(unittest.TestCase):
+    def test_a(self):
+        pool = get_global_resource_pool()
+        before = pool.get_stats()["hits"]
+        model = pool.get_model("embedding", PATH, constructor=lambda: (
+            transformers.BertModel.from_pretrained(PATH)))
+        self.assertEqual(pool.get_stats()["hits"], before + 1)
+"""
+
+
+def test_a_lost_node_costs_a_retry(cluster, start, tmp_path):
+    """Everything is placed on the second node, as the first has too little memory for it."""
+    from transformers import BertConfig, BertModel
+
+    tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 50}
+    model = tmp_path / "bert"
+    BertModel(BertConfig(**tiny, intermediate_size=8)).save_pretrained(model)
+    shared = MODEL.format(path=str(model))
+    hangs = "".join(f"        {line}\n" for line in begins_once(tmp_path / "actor"))
+    sources = {
+        "first": shared + hangs,
+        "second": shared,
+        "third": shared,
+        "single": doing(*begins_once(tmp_path / "task")),
+        "aborts": doing("os.abort()"),
+    }
+    process = start(sources, "--address", cluster.address)
+    pids = [int((tmp_path / fifo).read_text()) for fifo in ("actor", "task")]
+    cluster.kill_second()
+    code, record, err = ended(process)
+    found = by_name(record)
+    assert {name: result["status"] for name, result in found.items()} == {
+        "first": "passed", "second": "passed", "third": "passed", "single": "passed",
+        "aborts": "crashed",
+    }, err  # fmt: skip
+    assert code == 1
+    assert "SIGABRT" in found["aborts"]["error"]
+    again = [note for note in record["notes"] if "was run again" in note]
+    assert {note.split()[0] for note in again} >= {"test_first.py", "test_single.py"}
+    # The model was loaded once on each node, and every file of it found it there.
+    assert record["shared_models"] == 1
+    assert len({result["node"] for result in found.values()}) == 1
+    assert not any(map(psutil.pid_exists, pids))
+
+
+def test_ctrl_c_ends_the_files_and_leaves_the_cluster(cluster, start, tmp_path):
+    process = start(
+        {"good": doing("pass"), "hangs": doing(*begins_once(tmp_path / "begun"))},
+        "--address", cluster.address, "-j", 1,
+    )  # fmt: skip
+    pid = int((tmp_path / "begun").read_text())
+    process.send_signal(signal.SIGINT)
+    code, record, err = ended(process)
+    assert code == 130, err
+    assert record["interrupted"]
+    assert list(by_name(record)) == ["good"]
+    assert [Path(path).stem for path in record["not_run"]] == ["test_hangs"]
+    with contextlib.suppress(psutil.NoSuchProcess):  # Ray kills its workers when we are gone
+        psutil.Process(pid).wait(60)
+    code, record, err = ended(start({"good": doing("pass")}, "--address", cluster.address))
+    assert (code, record["files"][0]["status"]) == (0, "passed"), err
+
+
+def test_a_cluster_of_its_own_ends_with_the_run(start, environment, tmp_path):
+    pids = tmp_path / "pids"
+    endless = doing(
+        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{os.getppid()}}')",
+        "assert not any(name.startswith('RAY_') for name in os.environ)",
+        "while True: pass",
+    )
+    fails = doing("print('said', flush=True)", "self.fail(__file__)")
+    code, record, err = ended(start({"endless": endless, "fails": fails}, "--timeout", 5))
+    found = by_name(record)
+    assert code == 1
+    assert found["endless"]["status"] == "timeout", err
+    assert "5 s" in found["endless"]["error"]
+    assert found["fails"]["status"] == "failed"
+    # A result names the file as the caller knows it, wherever it ran.
+    assert f"AssertionError: {tmp_path}/test_fails.py" in found["fails"]["tests"][0]["detail"]
+    assert "said" in found["fails"]["output"]
+    assert not any(psutil.pid_exists(int(pid)) for pid in pids.read_text().split())
+    assert not [p for p in psutil.process_iter(["name", "username"]) if _is_rays(p, environment)]
+
+
+def _is_rays(process: psutil.Process, environment: dict[str, str]) -> bool:
+    """Whether a process is of the cluster that the run started: it has our home, no address."""
+    try:
+        found = process.environ()
+    except psutil.Error:
+        return False
+    ours = found.get("HOME") == environment["HOME"] and "raylet" in process.info["name"]
+    return ours and found.get("RAY_AUTH_TOKEN") != environment["RAY_AUTH_TOKEN"]
