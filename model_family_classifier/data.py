@@ -24,7 +24,7 @@ def data_dir(name: str) -> Path:
 
 @functools.cache
 def compiled_data() -> dict[str, Any]:
-    """Return what ``rp models index`` compiled from YAML: names, hardware_matrix, web_limits."""
+    """Return what ``rp models index`` compiled from YAML: names, hardware_matrix, …"""
     content: dict[str, Any] = json.loads((data_dir("model_db") / "compiled.json").read_bytes())
     return content
 

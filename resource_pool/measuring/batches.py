@@ -7,7 +7,7 @@ import unittest
 from collections.abc import Mapping
 from typing import Any
 
-from resource_pool.measuring.numbers import is_tensor, tensors
+from resource_pool.measuring.numbers import difference, is_tensor, tensors
 
 Inputs = dict[str, Any]
 
@@ -58,22 +58,36 @@ def reversed_rows(inputs: Mapping[str, Any]) -> Inputs:
 def mirrored(backwards: Any, outputs: Any) -> tuple[Inputs, Inputs]:
     """Return the outputs of a reversed batch in the first order again, and the others.
 
-    Left out are tensors without a row per input, and scores of each row against each other, in
-    which both dimensions are rows.
+    Left out are tensors without a row per input, losses, and scores of each row against each
+    other, in which both dimensions are rows.
     """
     expected = {
         name: value
         for name, value in tensors(outputs).items()
-        if _has_rows(value) and value.shape[0] == 2 and not name.startswith("logits_per_")
+        if _has_rows(value)
+        and value.shape[0] == 2
+        and not name.startswith("logits_per_")
+        and not _is_loss(name)
     }
     found = {name: value for name, value in tensors(backwards).items() if name in expected}
-    return {name: value.flip(0) for name, value in found.items()}, expected
+    return {name: _turned(value, expected[name]) for name, value in found.items()}, expected
+
+
+def _turned(value: Any, expected: Any) -> Any:
+    """Return a value with its rows in the opposite order.
+
+    Where the second dimension is of two as well, the first may be layers: the closer one counts.
+    """
+    both = value.shape[1:2] == (2,) and value.shape == expected.shape
+    turned = [value.flip(axis) for axis in ((0, 1) if both else (0,))]
+    return min(turned, key=lambda one: difference(one, expected))
 
 
 def first_rows(together: Any, alone: Any, *, per_token: bool = False) -> tuple[Inputs, Inputs]:
     """Return the first rows of a batch, cut to the length that they have alone, and those alone.
 
-    Left out are tensors in which rows do not stand on the first dimension.
+    Left out are tensors in which rows do not stand on the first dimension, and losses, which are
+    means over the rows.
 
     Args:
         per_token: only what is longer in the batch; what is pooled may be pooled at the end.
@@ -82,6 +96,8 @@ def first_rows(together: Any, alone: Any, *, per_token: bool = False) -> tuple[I
     for name, value in tensors(alone).items():
         other = batch.get(name)
         if other is None or not _has_rows(value) or value.shape[0] != 1 or other.ndim != value.ndim:
+            continue
+        if _is_loss(name):
             continue
         if per_token and other.shape[1:] == value.shape[1:]:
             continue
@@ -134,3 +150,7 @@ def _extended(inputs: Mapping[str, Any], more: Any, *, covered: bool, left: bool
 
 def _has_rows(value: Any) -> bool:
     return is_tensor(value) and value.ndim > 0
+
+
+def _is_loss(name: str) -> bool:
+    return name.endswith("loss")

@@ -113,14 +113,20 @@ def reported(model_name: str, preferences: Mapping[str, Any]) -> Iterator[None]:
     """Write an error report where hardware fails; what is not here at all is a skip.
 
     Raises:
-        unittest.SkipTest: the preferences insist on hardware that is not here; says why.
+        unittest.SkipTest: the preferences insist on hardware that is not here, or on an engine
+            that cannot compute this model; says why.
     """
-    from resource_pool import DeviceUnavailableError, get_global_resource_pool, saved_error_report
+    from resource_pool import (
+        DeviceUnavailableError,
+        UnsupportedOperationError,
+        get_global_resource_pool,
+        saved_error_report,
+    )
 
     try:
         with saved_error_report(get_global_resource_pool(), model_name, preferences):
             yield
-    except DeviceUnavailableError as error:
+    except (DeviceUnavailableError, UnsupportedOperationError) as error:
         raise unittest.SkipTest(str(error)) from error
 
 

@@ -6,7 +6,7 @@ real model's name. So a few small parameters are compared with the same tensors 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -55,7 +55,7 @@ def _compared(model: Any, config: Any, parameters: Mapping[str, Any], folder: Pa
             return "unknown"
     except (OSError, SafetensorError):
         return "unknown"
-    if prefix and hasattr(model, prefix) and _has_new_head(parameters, stored.names, prefix):
+    if prefix and hasattr(model, prefix) and _has_new_head(parameters, stored, prefix):
         return "partial"
     return "tiny" if getattr(config, TWIN_FIELD, None) else "pretrained"
 
@@ -74,7 +74,16 @@ class _Stored:
             self.names = self._shards.keys()
 
     def tensor(self, name: str) -> Any:
-        return self._opened(self._shards.get(name, self._single)).get_tensor(name)
+        return self._of(name).get_tensor(name)
+
+    def shape(self, name: str) -> list[int]:
+        return list(self._of(name).get_slice(name).get_shape())
+
+    def rows(self, name: str, which: slice) -> Any:
+        return self._of(name).get_slice(name)[which]
+
+    def _of(self, name: str) -> Any:
+        return self._opened(self._shards.get(name, self._single))
 
     def _opened(self, file: Path) -> Any:
         from safetensors import safe_open
@@ -84,16 +93,35 @@ class _Stored:
         return self._open[file]
 
 
-def _has_new_head(parameters: Mapping[str, Any], stored: Set[str], prefix: str) -> bool:
+def _has_new_head(parameters: Mapping[str, Any], stored: _Stored, prefix: str) -> bool:
     """Tell whether parameters outside the model's body have no tensor in the files.
 
     Inside the body, a name may differ because transformers converts what it stores; so may the
-    way to a head, but not its own name.
+    way to a head. A head of another name is known by its numbers.
     """
-    head = [name for name in parameters if not name.startswith(f"{prefix}.")]
+    nameless = [
+        parameters[name]
+        for name in parameters
+        if not name.startswith(f"{prefix}.")
+        and not _stored_name(name, stored.names, prefix)
+        and not any(known.endswith(f".{name}") for known in stored.names)
+    ]
+    if not nameless:
+        return False
+    others = [name for name in stored.names if name not in parameters]
+    return not all(_is_among(parameter, others, stored) for parameter in nameless)
+
+
+def _is_among(parameter: Any, names: Sequence[str], stored: _Stored) -> bool:
+    """Tell whether the first rows of a parameter are those of one of the tensors in the files."""
+    if parameter.dim() == 0 or parameter.is_meta:
+        return False
+    shape, row = list(parameter.shape), max(1, parameter[0].numel())
+    first = slice(0, max(1, _MAX_SAMPLE // row))
     return any(
-        not _stored_name(name, stored, prefix) and not any(k.endswith(f".{name}") for k in stored)
-        for name in head
+        _is_close(parameter.detach()[first], stored.rows(name, first))
+        for name in names
+        if stored.shape(name) == shape
     )
 
 

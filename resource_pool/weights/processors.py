@@ -143,8 +143,9 @@ def _feature_extractor(config: Any) -> Any | None:
     if cls is None or not hasattr(cls, "from_pretrained"):
         return None
     arguments = {}
-    if hasattr(config, "num_mel_bins"):
-        arguments["feature_size"] = config.num_mel_bins
+    bins = (value_of(part, "num_mel_bins") for part in nested_configs(config))
+    if (count := next((one for one in bins if isinstance(one, int)), None)) is not None:
+        arguments["feature_size"] = count
     if "chunk_length" in inspect.signature(cls).parameters and hasattr(
         config, "max_source_positions"
     ):

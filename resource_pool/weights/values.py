@@ -49,10 +49,13 @@ def _values(shape: list[int], draw: Draw) -> Any:  # noqa: ARG001
 
 
 def _boxes(shape: list[int], draw: Draw) -> Any:
-    """Corners of boxes on a page of 1000 by 1000."""
+    """Corners of boxes of words on a page of 1000 by 1000, each right of the last one."""
     import torch
 
-    return (torch.tensor([10, 20, 30, 40]) + draw.row).expand(shape).contiguous()
+    steps = torch.arange(shape[-2]).unsqueeze(-1) * torch.tensor(
+        [30 + draw.row, 0, 30 + draw.row, 0]
+    )
+    return (torch.tensor([10, 20, 30, 40]) + draw.row + steps).expand(shape).contiguous()
 
 
 def _steps(shape: list[int], draw: Draw) -> Any:  # noqa: ARG001

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hardware_detection import CPU, HARDWARE_NAMES
+from model_family_classifier.data import compiled_data
 from rp_cli import __version__
 from rp_cli.codegen.names import class_name, file_name
 from rp_cli.errors import BadInputError
@@ -58,22 +59,6 @@ _KNOWN_CLASSES: tuple[tuple[str, str | None, frozenset[str]], ...] = (
     ("multimodal", "image_text_encoder", frozenset({"AutoModel"})),
 )
 
-# Types of these families for which the family's checks do not hold; the generic ones do.
-_OTHERWISE = {
-    "aimv2": "its texts are pooled at an end token, which padding moves",
-    "blip": "its decoder begins with a token of its own",
-    "blip-2": "its language model may be an encoder-decoder",
-    "blip_2_qformer": "has no scores of images against texts",
-    "bridgetower": "has no scores of images against texts",
-    "bros": "its texts come with boxes",
-    "clipseg": "takes a text with each image",
-    "clvp": "takes a text with each sound",
-    "dia": "turns text into sound",
-    "flava": "has no scores of images against texts",
-    "siglip": "its texts are padded to their full length, without a mask",
-    "siglip2": "its texts are padded to their full length, without a mask",
-}
-
 _AUTO_CLASS = re.compile(r"AutoModel[A-Za-z0-9]*|AutoBackbone")
 _WORD = re.compile(r"[\w.+-]{1,100}", re.ASCII)
 
@@ -88,6 +73,7 @@ class TestPlan:
         timeout_minutes: the age that the test passes to cleanup.
         style: "unittest" or "pytest".
         options: further words of the command that made the file.
+        left_out: tests that this architecture fails by design, and why; the file lacks them.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
@@ -105,6 +91,7 @@ class TestPlan:
     style: str = STYLES[0]
     options: tuple[str, ...] = ()
     rp_version: str = __version__
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def file_name(self) -> str:
@@ -171,7 +158,9 @@ def make_plan(
     own = f"hf_{family}_template.py" in own_templates
     if family == "embedding" and not (own or _knows(family, subfamily, auto_class)):
         auto_class = "AutoModel"  # an embedding is what the bare model gives, under any head
-    known = _knows(family, subfamily, auto_class) and model_type not in _OTHERWISE
+    exceptions = compiled_data()["generated_tests"]
+    generic = exceptions["generic_template"]
+    known = _knows(family, subfamily, auto_class) and model_type not in generic
     fits = use_model_family and (own or known)
     return TestPlan(
         model_name=classification["model_name"],
@@ -186,6 +175,7 @@ def make_plan(
         timeout_minutes=timeout_minutes,
         style=style,
         options=options if use_model_family else ("--no-use-model-family", *options),
+        left_out=exceptions["left_out"].get(model_type, {}),
     )
 
 

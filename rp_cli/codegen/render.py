@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_family_classifier.data import data_dir
+from rp_cli.codegen.exceptions import leave_out
 from rp_cli.codegen.plan import NO_DIGEST, STYLES
 from rp_cli.codegen.styles import to_pytest
 from rp_cli.errors import BadInputError
@@ -103,6 +104,8 @@ def _source(plan: TestPlan, template_dir: Path | None) -> str:
         line = getattr(error, "lineno", None)
         place = f"{where}, line {line}" if line else where
         raise BadInputError(f"The template {template_dir}/{place} is wrong: {error}.") from error
+    if plan.left_out:
+        source = leave_out(source, plan.left_out)
     return source if plan.style == STYLES[0] else to_pytest(source)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ _STYLES = {"passed": "green", "declared": "yellow", "failed": "red"}
 def coverage(
     types: Sequence[str] = (),
     *,
+    generated: bool = False,
     as_json: bool = False,
     results: Path | None = None,
 ) -> ExitCode:
@@ -24,6 +25,7 @@ def coverage(
 
     Args:
         types: model types as transformers names them; none: all that have an Auto class.
+        generated: run on each twin the whole test that ``rp generate`` writes for its type.
         as_json: print JSON instead of a table.
         results: a file of JSON lines: types that passed in it are not checked again, and what is
             checked is added.
@@ -38,11 +40,11 @@ def coverage(
 
     known = known_types()
     wanted = {name: known[name] for name in _checked_names(types, known)}
-    rows = list(_rows(wanted, results))
+    rows = list(_rows(wanted, results, generated))
     if as_json:
         print_json({"schema_version": 1, "versions": _versions(), "types": rows})
     else:
-        _print(rows)
+        _print(rows, _OF_TESTS if generated else _OF_TWINS)
     return ExitCode.FAILED if any(row["status"] == "failed" for row in rows) else ExitCode.OK
 
 
@@ -55,15 +57,20 @@ def _checked_names(types: Sequence[str], known: Mapping[str, str]) -> Sequence[s
     return types or list(known)
 
 
-def _rows(wanted: Mapping[str, str], results: Path | None) -> Iterator[dict[str, Any]]:
+def _rows(
+    wanted: Mapping[str, str], results: Path | None, generated: bool
+) -> Iterator[dict[str, Any]]:
     """Yield one row per type, in their order; what passed before is taken from ``results``."""
     from rp_cli.coverage.results import append_result, read_results
-    from rp_cli.coverage.sweep import sweep
 
     before = read_results(results) if results else {}
-    known = {name: row for name, row in before.items() if row["status"] == "passed"}
-    missing = [(name, auto) for name, auto in wanted.items() if name not in known]
-    checked = sweep(missing)
+    known = {
+        name: row
+        for name, row in before.items()
+        if row["status"] == "passed" and row.get("generated", False) is generated
+    }
+    missing = {name: auto for name, auto in wanted.items() if name not in known}
+    checked = _tested(missing) if generated else _built(missing)
     for number, name in enumerate(wanted, start=1):
         if name in known:
             yield known[name]
@@ -73,6 +80,18 @@ def _rows(wanted: Mapping[str, str], results: Path | None) -> Iterator[dict[str,
             append_result(results, row)
         say(f"{number}/{len(wanted)} {name}: {row['status']}")
         yield row
+
+
+def _built(types: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    from rp_cli.coverage.sweep import sweep
+
+    return sweep(types.items())
+
+
+def _tested(types: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    from rp_cli.coverage.generated import sweep_generated
+
+    return sweep_generated(types)
 
 
 def _with_declaration(row: dict[str, Any]) -> dict[str, Any]:
@@ -95,20 +114,34 @@ def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("transformers", "torch")}
 
 
-def _print(rows: Sequence[Mapping[str, Any]]) -> None:
+# Column -> what stands there, of a row.
+_Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
+_OF_TWINS: _Columns = {
+    "Modality": lambda row: row.get("modality", ""),
+    "MB": lambda row: f"{row['megabytes']:.1f}" if "megabytes" in row else "",
+}
+_OF_TESTS: _Columns = {
+    "Template": lambda row: row["template"],
+    "Passed": lambda row: str(row.get("checks", {}).get("passed", 0)),
+    "Left out": lambda row: "\n".join(
+        f"{name.removeprefix('test_')}: {why}" for name, why in row["left_out"].items()
+    ),
+}
+
+
+def _print(rows: Sequence[Mapping[str, Any]], columns: _Columns) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("Type", "Auto class", "Modality", "Status", "Seconds", "MB", "Cause")
+    table = Table("Type", "Auto class", *columns, "Status", "Seconds", "Cause")
     for row in rows:
         status = row["status"]
         table.add_row(
             row["model_type"],
             row["auto_class"],
-            row.get("modality", ""),
+            *(escape(shown(row)) for shown in columns.values()),
             f"[{_STYLES[status]}]{status}[/]",
             f"{row['seconds']:.1f}",
-            f"{row['megabytes']:.1f}" if "megabytes" in row else "",
             escape(row.get("cause", "")),
         )
     out = console()

@@ -5,31 +5,41 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
+
+from rp_cli.coverage.check import check_type
 
 DEADLINE_SECONDS = 30.0
 MEMORY_BYTES = 16 * 2**30
 
+# A check takes the model type, its Auto class and perhaps more, and returns a row of the table.
+Check = Callable[..., dict[str, Any]]
+
 
 def sweep(
-    types: Iterable[tuple[str, str]], deadline: float = DEADLINE_SECONDS
+    types: Iterable[tuple[str, ...]],
+    deadline: float = DEADLINE_SECONDS,
+    check: Check = check_type,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the result of `check_type` for each (model type, Auto class), in their order."""
+    """Yield what ``check`` returns for each (model type, Auto class, …), in their order."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rp_cli.coverage.preload"])
     with tempfile.TemporaryDirectory(prefix="rp-coverage-") as home:
-        for model_type, auto_class in types:
-            yield _checked(context, model_type, auto_class, home, deadline)
+        for arguments in types:
+            yield _checked(context, check, arguments, home, deadline)
+            shutil.rmtree(Path(home, "twins"), ignore_errors=True)
 
 
 def _checked(
-    context: Any, model_type: str, auto_class: str, home: str, deadline: float
+    context: Any, check: Check, arguments: tuple[str, ...], home: str, deadline: float
 ) -> dict[str, Any]:
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_check, args=(sender, model_type, auto_class, home), daemon=True)
+    child = context.Process(target=_check, args=(sender, check, arguments, home), daemon=True)
     started = time.perf_counter()
     child.start()
     sender.close()
@@ -51,25 +61,23 @@ def _checked(
         else f"the process died (exit code {child.exitcode})"
     )
     return {
-        "model_type": model_type,
-        "auto_class": auto_class,
+        "model_type": arguments[0],
+        "auto_class": arguments[1],
         "status": "failed",
         "cause": cause,
         "seconds": round(took, 2),
     }
 
 
-def _check(sender: Any, model_type: str, auto_class: str, home: str) -> None:
+def _check(sender: Any, check: Check, arguments: tuple[str, ...], home: str) -> None:
     import resource
 
     import torch
 
-    from rp_cli.coverage.check import check_type
-
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     os.environ["RP_HOME"] = home
     torch.set_num_threads(1)
-    sender.send_bytes(json.dumps(check_type(model_type, auto_class), default=str).encode())
+    sender.send_bytes(json.dumps(check(*arguments), default=str).encode())
 
 
 def known_types() -> dict[str, str]:

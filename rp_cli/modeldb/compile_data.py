@@ -17,7 +17,7 @@ from model_family_classifier.names import joined
 
 
 def compile_data() -> dict[str, Any]:
-    """Return names, with each known name as it is looked up, hardware matrix and web limits."""
+    """Return what is in the YAML files: names as they are looked up, exceptions by type."""
     folder = data_dir("model_db")
     names = load_trusted_yaml(folder / "names.yaml")
     return {
@@ -29,6 +29,7 @@ def compile_data() -> dict[str, Any]:
         },
         "hardware_matrix": load_trusted_yaml(folder / "hardware_matrix.yaml"),
         "web_limits": load_trusted_yaml(folder / "web_limits.yaml"),
+        "generated_tests": _exceptions(load_trusted_yaml(folder / "generated_tests.yaml")),
     }
 
 
@@ -53,3 +54,13 @@ def _known(groups: list[dict[str, Any]]) -> dict[str, list[str | None]]:
         for name, model_type in group["names"].items():
             known[joined(str(name))] = [model_type, *said]
     return known
+
+
+def _exceptions(content: dict[str, Any]) -> dict[str, Any]:
+    """Return generic_template {type: why} and left_out {type: {check: why}}."""
+    left_out: dict[str, dict[str, str]] = {}
+    for entry in content["left_out"]:
+        for model_type in entry["types"]:
+            checks = left_out.setdefault(model_type, {})
+            checks.update(dict.fromkeys(entry["checks"], entry["because"]))
+    return {"generic_template": content["generic_template"], "left_out": left_out}
