@@ -66,7 +66,7 @@ def predict(
         seq: tokens per row (of both sides of an encoder-decoder, besides an image's tokens; of
             raw sound, frames of the encoder). None: 128, or what the model takes at most.
         backend: hardware whose records and margin count.
-        deadline_s: the longest that a trace may take; 0 leaves it out.
+        deadline_s: the most seconds that a trace may take; 0 leaves it out.
 
     Raises:
         PredictionError: no method has an answer, or the request is impossible.
@@ -157,7 +157,7 @@ class _Question:
         """Return a prediction; ``rest`` is what the peak has beside the weights."""
         allowed = margin(method, self.backend, recorded_errors(method, self.backend))
         return Prediction(
-            model=self.source.name,
+            model_name=self.source.name,
             model_type=self.source.model_type,
             architecture=known.get("architecture"),
             config=self.source.origin or _defaults(known, self.source),

@@ -15,7 +15,7 @@ class Prediction:
     """The memory of one forward of one model. All sizes are bytes.
 
     Attributes:
-        model: the name, the folder, or the model type of a config that was passed in.
+        model_name: the name, the folder, or the model type of a config that was passed in.
         architecture: the transformers class, None where it was not built.
         config: which config this is about; a default one says so.
         dtype: torch's name of the parameters' dtype.
@@ -33,7 +33,7 @@ class Prediction:
         key: names the same question again, for ``record_peak``.
     """
 
-    model: str
+    model_name: str
     model_type: str | None
     architecture: str | None
     config: str

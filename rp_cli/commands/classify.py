@@ -16,6 +16,7 @@ from rp_cli.errors import BadInputError, ExitCode, sentence
 from rp_cli.output import print_json, say
 
 # The rows of the table, in the guides' order.
+SCHEMA_VERSION = 1
 _SHOWN = ("cuda", "rocm", "xpu", "mps", "openvino", "webnn", "webgpu")
 # More models than this are a list: a line for each, and one line of JSON for each.
 _BLOCKS = 20
@@ -234,10 +235,11 @@ def _own_database() -> Path | None:
 
 
 def _print_json(results: Sequence[Mapping[str, Any]]) -> None:
+    versioned = [{"schema_version": SCHEMA_VERSION, **one} for one in results]
     if len(results) <= _BLOCKS:
-        print_json(results)
+        print_json(versioned)
     else:
-        rows = ",\n".join(json.dumps(one, ensure_ascii=False) for one in results)
+        rows = ",\n".join(json.dumps(one, ensure_ascii=False) for one in versioned)
         typer.echo(f"[\n{rows}\n]")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hardware_detection.live import Sample
 
 # A day: more is a slip, and what cannot be waited for (infinity) is more.
+SAMPLE_SCHEMA_VERSION = 1
 _LONGEST_INTERVAL_S = 86_400.0
 _NOT_TOLD = "n/a"
 _STYLES = {"available": "green", "unusable": "yellow", "error": "red", "absent": "dim"}
@@ -172,7 +173,8 @@ def _watch(report: Mapping[str, Any], *, count: int | None, interval: float, as_
     found = samples(report, wait=lambda: time.sleep(interval), count=count)
     if as_json:
         for sample in found:
-            typer.echo(json.dumps(dataclasses.asdict(sample), ensure_ascii=False))
+            line = {"schema_version": SAMPLE_SCHEMA_VERSION, **dataclasses.asdict(sample)}
+            typer.echo(json.dumps(line, ensure_ascii=False))
         return
     from rich.live import Live
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rp")
 
 T = TypeVar("T")
+SCHEMA_VERSION = 1
 # From so many models on, each is told in one line, and a terminal sees a progress bar.
 _MANY = 20
 
@@ -268,6 +269,7 @@ def _result(
     except DeviceUnavailableError as error:
         reason = str(error)
     return {
+        "schema_version": SCHEMA_VERSION,
         "path": str(draft.path),
         "status": draft.status,
         "model_name": plan.model_name,

@@ -25,6 +25,8 @@ Database = Annotated[
 Replace = Annotated[bool, typer.Option("--replace", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+SCHEMA_VERSION = 1  # of what `show` prints
+
 command = typer.Typer(
     name="models",
     no_args_is_help=True,
@@ -66,7 +68,10 @@ def show(names: Names, database: Database = None, as_json: Json = False) -> None
     from rp_cli.modeldb.user_database import entries_of
 
     entries = entries_of(_path(database))
-    found = [{"entry": entries.get(name), **_inferred(classify_model(name))} for name in names]
+    version = {"schema_version": SCHEMA_VERSION}
+    found = [
+        {**version, "entry": entries.get(name), **_inferred(classify_model(name))} for name in names
+    ]
     if as_json:
         print_json(found)
         return

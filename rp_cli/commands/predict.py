@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from rp_cli.output import print_json
 if TYPE_CHECKING:
     from resource_pool.prediction import Device, Fit, Prediction
 
+SCHEMA_VERSION = 1
 _METHODS = {
     "recorded": "measured before",
     "trace": "traced without weights",
@@ -56,9 +57,15 @@ def command(
         for device in devices
     ]
     if as_json:
-        print_json({**fits[0].prediction.to_dict(), "devices": [fit.to_dict() for fit in fits]})
+        print_json(_document(fits))
     else:
         typer.echo(render(fits))
+
+
+def _document(fits: list[Fit]) -> dict[str, Any]:
+    found = fits[0].prediction.to_dict()
+    devices = [fit.to_dict() for fit in fits]
+    return {"schema_version": SCHEMA_VERSION, **found, "devices": devices}
 
 
 def _devices_here() -> list[Device]:
@@ -87,7 +94,7 @@ def _headline(prediction: Prediction) -> str:
     if prediction.seq is not None:
         shape += f", seq {prediction.seq}"
     built = prediction.architecture or prediction.model_type or "unknown architecture"
-    return f"{prediction.model}: {built}, {prediction.dtype}, {shape}"
+    return f"{prediction.model_name}: {built}, {prediction.dtype}, {shape}"
 
 
 def _sizes(prediction: Prediction) -> list[str]:

@@ -8,11 +8,12 @@ from rp_cli.reporting.runs import FINE, Tidy
 
 # Less is noise: a start of Python alone varies by this much.
 _SLOWER, _SECONDS = 1.2, 0.5
+SCHEMA_VERSION = 1
 CHANGES = ("broken", "mended", "new", "gone", "changed", "slower", "faster", "same")
 
 
 def compare(before: Tidy, after: Tidy) -> dict[str, Any]:
-    """Return {before, after, totals, files}; files are those of both, what matters most first.
+    """Return {schema_version, before, after, totals, files}; what matters most stands first.
 
     Each has path, change (one of ``CHANGES``), and of both sides status, seconds, peak_mb, ran_on
     and weights, None where the file was not run. ``ratio`` is the seconds after / before.
@@ -21,6 +22,7 @@ def compare(before: Tidy, after: Tidy) -> dict[str, Any]:
     rows = [_row(path, sides[0].get(path), sides[1].get(path)) for path in sides[0] | sides[1]]
     rows.sort(key=lambda row: (CHANGES.index(row["change"]), row["path"]))
     return {
+        "schema_version": SCHEMA_VERSION,
         "before": _about(before),
         "after": _about(after),
         "totals": {

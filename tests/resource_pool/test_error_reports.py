@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from json_schemas import assert_fits
 
 from hardware_detection.testing import fake_report
 from resource_pool import InsufficientMemoryError, ResourcePool, saved_error_report
@@ -37,7 +38,7 @@ def test_a_report_has_every_field(pool):
     assert report["error_type"] == "out_of_memory"
     assert report["memory"] == {"needed_mb": 2560.0, "free_mb": 512.0, "held_by": []}
     assert set(report["environment"]["versions"]) == {"torch", "transformers"}
-    json.dumps(report)
+    assert_fits(json.loads(json.dumps(report)), "error-report")
 
 
 def test_alternatives_are_the_hardware_that_is_here_first(pool):

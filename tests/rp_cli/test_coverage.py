@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from json_schemas import assert_fits
 
 from rp_cli.coverage import coverage
 from rp_cli.coverage.coverage import summary
@@ -49,7 +50,9 @@ def test_a_sample_of_types_builds_and_runs_at_its_modality(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     status = coverage(list(SAMPLE), as_json=True)
-    rows = json.loads(capsys.readouterr().out)["types"]
+    document = json.loads(capsys.readouterr().out)
+    assert_fits(document, "coverage")
+    rows = document["types"]
 
     failures = {row["model_type"]: row["cause"] for row in rows if row["status"] != "passed"}
     assert failures == {}

@@ -94,8 +94,9 @@ def test_json(rp: Any) -> None:
     found = json.loads(out)
     assert (code, err) == (0, "")
     assert set(found) == {
-        "model", "model_type", "architecture", "config", "dtype", "batch", "seq", "backend",
-        "inputs", "weights_bytes", "activations_bytes", "kv_cache_bytes", "kv_bytes_per_token",
+        "schema_version", "model_name", "model_type", "architecture", "config", "dtype",
+        "batch", "seq", "backend", "inputs",
+        "weights_bytes", "activations_bytes", "kv_cache_bytes", "kv_bytes_per_token",
         "total_bytes", "needed_bytes", "method", "margin", "fixed_bytes", "notes", "key",
         "devices",
     }  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from json_schemas import assert_fits
 
 from rp_cli.errors import ExitCode
 from rp_cli.reporting.store import Store
@@ -164,6 +165,7 @@ def test_folders_and_files_are_run_and_recorded(rp, tmp_path):
 def test_json_is_alone_on_stdout(rp, tmp_path):
     done = rp("run", write(tmp_path, PASSES), "--json")
     assert done.code == 0
+    assert_fits(done.json, "run")
     assert done.json["files"][0]["status"] == "passed"
     assert "said" in done.err
 

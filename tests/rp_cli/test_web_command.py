@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from json_schemas import assert_fits
 
 from hardware_detection.proofs.browser_devices import EXPERIMENTAL_FLAGS
 from hardware_detection.testing import fake_report, use_report
@@ -30,6 +31,7 @@ def test_without_engine_and_browser_it_exports_simulates_and_names_what_is_missi
 def test_as_json(rp):
     done = rp("web", "check", "gpt2", "--provider", "webnn", "--json")
     found = done.json
+    assert_fits(found, "web-check")
     assert (done.code, found["verdict"], found["run"]) == (3, "not_run", None)
     assert found["simulation"]["simulated"] is True
     assert found["export"]["operators"]["MatMul"] > 0

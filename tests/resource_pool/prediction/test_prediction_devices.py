@@ -23,7 +23,7 @@ def prediction(
     total: int, *, backend: str = "cpu", margin: float = 0.0, fixed: int = 0
 ) -> Prediction:
     return Prediction(
-        model="m", model_type="bert", architecture="BertModel", config="the given config",
+        model_name="m", model_type="bert", architecture="BertModel", config="the given config",
         dtype="float32", batch=1, seq=8, backend=backend, inputs={}, weights_bytes=total,
         activations_bytes=0, kv_cache_bytes=0, kv_bytes_per_token=None, method="trace",
         margin=margin, fixed_bytes=fixed, notes=(), key="k",

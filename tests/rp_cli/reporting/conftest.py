@@ -111,7 +111,7 @@ def measure(
     from resource_pool.prediction.records import Subject, record_prediction
 
     prediction = Prediction(
-        model=model, model_type="bert", architecture="BertModel", config="", dtype="float32",
+        model_name=model, model_type="bert", architecture="BertModel", config="", dtype="float32",
         batch=2, seq=16, backend=backend, inputs={}, weights_bytes=int(predicted_mb * MB),
         activations_bytes=0, kv_cache_bytes=0, kv_bytes_per_token=None, method=method, margin=0.1,
         fixed_bytes=0, notes=(), key=f"key of {model} {method}",

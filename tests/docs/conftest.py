@@ -1,0 +1,28 @@
+"""rp called in this process, as the tests of the command line do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from hardware_detection.testing import fake_report, use_report
+from rp_cli import app
+
+
+@pytest.fixture
+def rp_says(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Call ``rp`` on a machine with a CPU only; return exit code, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rp", *map(str, arguments)])
+        capfd.readouterr()
+        with use_report(fake_report()), pytest.raises(SystemExit) as stop:
+            app.main()
+        captured = capfd.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
