@@ -5,7 +5,7 @@ VENV := .venv
 RP := $(VENV)/bin/rp
 MODEL ?= bert-base-uncased
 
-.PHONY: demo test lint golden clean
+.PHONY: demo test lint golden reference docs pictures clean
 
 demo: $(VENV)/.installed
 	$(RP) detect
@@ -24,8 +24,17 @@ lint: $(VENV)/.installed
 golden: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -q tests/rp_cli/test_generate_command.py --update-golden
 
+reference: $(VENV)/.installed
+	$(VENV)/bin/python docs/generate_reference.py
+
+docs: reference
+	$(VENV)/bin/zensical build --strict
+
+pictures: $(VENV)/.installed
+	$(VENV)/bin/python docs/make_pictures.py
+
 clean:
-	rm -rf $(VENV) skills
+	rm -rf $(VENV) skills site .cache
 
 # Installed again only when what is installed changes.
 $(VENV)/.installed: pyproject.toml constraints.txt

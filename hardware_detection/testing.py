@@ -45,7 +45,7 @@ def fake_report(
         tpu: see mps.
         qualcomm: see mps.
         errors: backend -> reason, for backends that are here but unusable.
-        memory_total_mb: the system's memory.
+        memory_total_mb: the system's memory, in MiB.
         memory_available_mb: what of it is free.
     """
     facts = {"architecture": "x86_64", "isa_extensions": ["avx2"], "physical_cores": 4}

@@ -173,6 +173,7 @@ class ResourcePool:
             InsufficientMemoryError: it fits nowhere, even if every idle model goes.
             SharedObjectError: the constructor returned an object that is cached elsewhere.
             LoadTimeoutError: another thread's load passed the pool's ``load_deadline``.
+            ValueError: ``keep_alive`` is negative or no number.
             Otherwise as in :meth:`get_resource`.
         """
         if keep_alive is not None and not keep_alive >= 0:
@@ -315,7 +316,7 @@ class ResourcePool:
     ) -> Decision:
         """Return where such a model would go now, and what would go for it; nothing is done.
 
-        Raises as :meth:`get_model` would for a lack of hardware or memory.
+        ``needs`` is in bytes. Raises as :meth:`get_model` would for a lack of hardware or memory.
         """
         return self._loader.plan(
             *self._request(model_type, model_name, hardware_preferences, revision, variant, needs)
@@ -384,6 +385,9 @@ class ResourcePool:
         Returns:
             ``removed`` (how many), ``freed_bytes`` (of models that are really gone),
             ``kept`` and ``held`` (key -> why it is still here).
+
+        Raises:
+            ValueError: the age is negative or no number.
         """
         age = self._maintenance.max_age_minutes if max_age_minutes is None else max_age_minutes
         if not age >= 0:

@@ -75,7 +75,11 @@ class FakeDevices:
         self._lock = threading.RLock()  # guards _used; a finalizer may run at any moment
 
     def put(self, model: FakeModel, sizes: Mapping[str, int]) -> None:
-        """Allocate a model's memory anew; raise where there is no room, and change nothing."""
+        """Allocate a model's memory anew, in bytes per device.
+
+        Raises:
+            OutOfFakeMemoryError: there is no room; nothing has changed.
+        """
         with self._lock:
             for device, size in sizes.items():
                 room = self.totals[device] - self._used.get(device, 0)

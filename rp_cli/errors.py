@@ -1,18 +1,4 @@
-"""Exit codes, and the one place where an exception becomes a message for the user.
-
-========  ==============================================================
-code      meaning
-========  ==============================================================
-0         done; tests that were all skipped, each with its reason, are too
-1         a test or a check failed
-2         the input is wrong: option, name, model folder, cache, database
-3         weights, a browser or Ray were asked for and are not here; nothing else failed
-4         the output cannot be written
-129       ended by SIGHUP: the terminal was closed
-130       interrupted with Ctrl-C
-143       ended by SIGTERM
-========  ==============================================================
-"""
+"""Exit codes, and the one place where an exception becomes a message for the user."""
 
 from __future__ import annotations
 
@@ -34,6 +20,26 @@ class ExitCode(enum.IntEnum):
     TERMINATED = 143
 
 
+#: The words of the reference (docs/reference.md).
+MEANINGS = {
+    ExitCode.OK: "done; tests that were all skipped, each with its reason, are no failure",
+    ExitCode.FAILED: (
+        "a test or a check failed, a requirement is not met, or a set-up could not be done"
+    ),
+    ExitCode.BAD_INPUT: (
+        "the input is wrong: an option, a model name or folder, a hardware cache, a model database"
+    ),
+    ExitCode.NOT_HERE: (
+        "weights, a browser or Ray were asked for and are not here, and nothing else failed; the "
+        "output names them"
+    ),
+    ExitCode.CANNOT_WRITE: "the output cannot be written",
+    ExitCode.HUNG_UP: "ended by SIGHUP: the terminal was closed",
+    ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
+    ExitCode.TERMINATED: "ended by SIGTERM",
+}
+
+
 class BadInputError(ValueError):
     """The user's input is wrong; the message says what to do instead."""
 
@@ -46,8 +52,8 @@ class NotHereError(RuntimeError):
     """An optional part that the user asked for is not installed; the message says how to get it."""
 
 
-def exit_code_for(error: BaseException) -> ExitCode | None:
-    """Return the exit code of a user's mistake, or None where the error is a bug of ours.
+def error_codes() -> list[tuple[tuple[type[BaseException], ...], ExitCode]]:
+    """Return the errors that are a user's mistake, with the exit code of each.
 
     The libraries' error types are imported here, after the fact, so that a command that
     succeeds never pays for them.
@@ -66,7 +72,7 @@ def exit_code_for(error: BaseException) -> ExitCode | None:
         WeightsUnavailableError,
     )
 
-    codes: list[tuple[tuple[type[BaseException], ...], ExitCode]] = [
+    return [
         ((WebSetupError,), ExitCode.FAILED),
         ((OutputError,), ExitCode.CANNOT_WRITE),
         ((NotHereError, WeightsUnavailableError), ExitCode.NOT_HERE),
@@ -84,7 +90,11 @@ def exit_code_for(error: BaseException) -> ExitCode | None:
             ExitCode.BAD_INPUT,
         ),
     ]
-    return next((code for types, code in codes if isinstance(error, types)), None)
+
+
+def exit_code_for(error: BaseException) -> ExitCode | None:
+    """Return the exit code of a user's mistake, or None where the error is a bug of ours."""
+    return next((code for types, code in error_codes() if isinstance(error, types)), None)
 
 
 def sentence(error: BaseException) -> str:

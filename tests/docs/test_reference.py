@@ -1,0 +1,128 @@
+"""The reference is what the code says, and says all that the code does."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resource_pool import _preferences
+from resource_pool._meanings import PREFERENCES, STATISTICS
+from resource_pool.testing import FakeMachine
+from rp_cli.errors import MEANINGS, ExitCode
+from rp_cli.settings import SETTINGS
+
+TOP = Path(__file__).parents[2]
+PACKAGES = ("hardware_detection", "model_family_classifier", "resource_pool", "rp_cli")
+OURS = re.compile(r"(RP|RESOURCE_POOL|TEST_HARDWARE)_[A-Z_]+|[A-Z]+_SIMULATION_ENABLED|RAY_ADDRESS")
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    """Return the module of the script, which is in no package."""
+    path = TOP / "docs" / "generate_reference.py"
+    spec = importlib.util.spec_from_file_location("generate_reference", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_page_is_up_to_date(reference):
+    for page, text in reference.pages().items():
+        assert page.read_text(encoding="utf-8") == text, f"{page.name}: run `make reference`"
+
+
+def test_check_names_what_is_out_of_date_and_writes_nothing(reference, monkeypatch, capsys):
+    page = TOP / "docs" / "reference" / "nowhere.md"
+    monkeypatch.setattr(reference, "pages", lambda: {page: "text"})
+    monkeypatch.setattr("sys.argv", ["generate_reference.py", "--check"])
+    assert reference.main() == 1
+    assert "nowhere.md is out of date" in capsys.readouterr().err
+    assert not page.exists()
+
+
+def test_every_preference_has_its_words():
+    assert list(PREFERENCES) != []
+    assert set(PREFERENCES) == set(_preferences._PARSERS)
+    assert set(PREFERENCES) == set(vars(_preferences.Preferences()))
+
+
+def keys(value: Any, path: str = "") -> Iterator[str]:
+    """Yield the paths of all keys; "*" stands for names that are data."""
+    if isinstance(value, list):
+        for one in value:
+            yield from keys(one, f"{path}[]")
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            name = "*" if path in ("models", "devices") else key
+            here = f"{path}.{name}" if path else name
+            if name != "*":
+                yield here
+            yield from keys(one, here)
+
+
+def test_every_statistic_has_its_words():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool = machine.pool()
+    pool.get_model("vision", "m", machine.loader(60))
+    # What only a Mac tells is not asked for here.
+    found = set(keys(pool.get_stats())) - {"mps.allocated_mb"}
+    assert found == set(STATISTICS)
+
+
+def sources() -> Iterator[Path]:
+    for package in PACKAGES:
+        yield from (TOP / package).rglob("*.py")
+    yield from (TOP / "templates").glob("*")
+
+
+def words(file: Path) -> set[str]:
+    """Return the texts of a file that are nothing but a variable's name."""
+    if file.suffix != ".py":
+        return set(re.findall(r'"([A-Z_]+)"', file.read_text(encoding="utf-8")))
+    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    return {
+        node.value for node in nodes if isinstance(node, ast.Constant) and type(node.value) is str
+    }
+
+
+def test_every_variable_that_rp_reads_is_in_the_reference_and_no_other():
+    named = {one.name for one in SETTINGS}
+    read = set().union(*(words(file) for file in sources() if file.name != "settings.py"))
+    assert {word for word in read if OURS.fullmatch(word)} <= named
+    assert named <= read
+
+
+# Exit codes --------------------------------------------------------------------------------------
+
+PROVOKED = {
+    ExitCode.OK: ["classify", "gpt2"],
+    ExitCode.FAILED: ["detect", "--require", "cuda>=1"],
+    ExitCode.BAD_INPUT: ["classify", "no/such/name"],
+    ExitCode.NOT_HERE: ["web", "check", "gpt2"],
+    ExitCode.CANNOT_WRITE: ["detect", "--export", "/dev/null/machine.json"],
+}
+# A signal needs a process to be sent to.
+BY_SIGNAL = "tests/rp_cli/test_run_command.py::test_a_signal_ends_the_run_and_its_child"
+
+
+@pytest.mark.parametrize("code", PROVOKED, ids=lambda code: code.name)
+def test_each_exit_code_can_be_provoked(rp_says, monkeypatch, code):
+    monkeypatch.setenv("RP_WEIGHTS", "pretrained")
+    found, _, err = rp_says(*PROVOKED[code])
+    assert found == code, err
+    if code is not ExitCode.OK:
+        assert err.startswith("rp: ")
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_no_exit_code_is_left_out():
+    signals = {ExitCode.HUNG_UP, ExitCode.INTERRUPTED, ExitCode.TERMINATED}
+    assert set(ExitCode) == set(MEANINGS) == {*PROVOKED, *signals}
+    file, _, name = BY_SIGNAL.partition("::")
+    assert f"def {name}" in (TOP / file).read_text(encoding="utf-8")
