@@ -66,9 +66,9 @@ def report_of(failure: Tidy, run: Json, reports: Sequence[Tidy]) -> str | None:
     It is of the same model, and was saved while the run went on. Of several, the one whose
     message ends as the failure's does, else the last.
     """
-    if failure["model"] is None:
+    if failure["model_name"] is None:
         return None
-    named = (report for report in reports if report["model_name"] == failure["model"])
+    named = (report for report in reports if report["model_name"] == failure["model_name"])
     mine = [report for report in named if _is_of(report, run)]
     mine.sort(key=lambda report: failure["message"] not in report["error_message"])
     return mine[0]["path"] if mine else None

@@ -44,7 +44,7 @@ def _event(event: Json, run: int, at: datetime, began: datetime) -> Tidy:
         "seconds": (at - began).total_seconds(),
         "what": reading.text(event, "what"),
         "key": key,
-        "model": model_of(key, device or ""),
+        "model_name": model_of(key, device or ""),
         "device": device,
         "memory_mb": reading.megabytes(numbers, "memory_usage"),
         "reason": reading.text(event, "reason", ""),
@@ -76,7 +76,7 @@ def _span(load: Tidy, evictions: Sequence[Tidy], took: Mapping[str, float | None
     # What a file loaded itself goes with its process, which had begun before.
     alone = took.get(load["files"][0]) if len(load["files"]) == 1 else None
     return {
-        **{name: load[name] for name in ("key", "model", "device", "memory_mb", "files")},
+        **{name: load[name] for name in ("key", "model_name", "device", "memory_mb", "files")},
         "start": load["seconds"],
         "end": over["seconds"] if over else None,
         "latest": None if alone is None else load["seconds"] + alone,

@@ -65,7 +65,7 @@ def _verdict(run: Tidy) -> str:
 
 
 def _matrix(matrix: Mapping[str, Any]) -> Iterator[str]:
-    cells = {(cell["model"], cell["hardware"]): cell for cell in matrix["cells"]}
+    cells = {(cell["model_name"], cell["hardware"]): cell for cell in matrix["cells"]}
     if not cells:
         return
     yield from ("## Models x hardware", "")

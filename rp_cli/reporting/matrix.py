@@ -24,7 +24,7 @@ def matrix(runs: Sequence[Tidy]) -> dict[str, Any]:
     cells: dict[tuple[str, str], Tidy] = {}
     for run in runs:
         for cell in _cells(run):
-            place = cell["model"], cell["hardware"]
+            place = cell["model_name"], cell["hardware"]
             known = cells.setdefault(place, cell)
             if known["run"] == run["id"] and rank(cell["status"]) < rank(known["status"]):
                 cells[place] = cell
@@ -47,24 +47,24 @@ def _cells(run: Tidy) -> Iterator[Tidy]:
             continue
         elsewhere = dict(_elsewhere(file))
         # Where a model was placed first, it was tested; later ones are what it is compared with.
-        first = {one["model"]: one for one in reversed(file["placements"])}
+        first = {one["model_name"]: one for one in reversed(file["placements"])}
         for model, placement in first.items():
             yield _cell(run, file, model, placement["backend"], file, placement)
         for backend, test in elsewhere.items():
-            yield _cell(run, file, file["model"], backend, test, _placed_on(file, backend))
-        if file["model"] and file["model"] not in first:
-            yield _cell(run, file, file["model"], file["asked"] or NOWHERE, file, None)
+            yield _cell(run, file, file["model_name"], backend, test, _placed_on(file, backend))
+        if file["model_name"] and file["model_name"] not in first:
+            yield _cell(run, file, file["model_name"], file["asked"] or NOWHERE, file, None)
 
 
 def _placed_on(file: Tidy, backend: str) -> Tidy | None:
-    mine = (one for one in file["placements"] if one["model"] == file["model"])
+    mine = (one for one in file["placements"] if one["model_name"] == file["model_name"])
     return next((one for one in mine if one["backend"] == backend), None)
 
 
 def _elsewhere(file: Tidy) -> Iterator[tuple[str, Tidy]]:
     """Yield the hardware other than the file's own, and what its test came to there."""
     own = file["placements"][0]["backend"] if file["placements"] else None
-    for test in file["tests"] if file["model"] else ():
+    for test in file["tests"] if file["model_name"] else ():
         found = _ELSEWHERE.match(test["name"].rpartition(".")[2])
         if found and found[1] != own:
             yield found[1], test
@@ -75,7 +75,7 @@ def _cell(
 ) -> Tidy:
     placed = placement or {}
     return {
-        "model": model,
+        "model_name": model,
         "hardware": hardware,
         "status": result["status"],
         "dtype": placed.get("dtype"),

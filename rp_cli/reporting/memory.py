@@ -41,7 +41,7 @@ def _loads(runs: Sequence[Tidy]) -> Iterator[Tidy]:
             if predicted and measured is not None and same not in seen:
                 seen.add(same)
                 yield {
-                    "model": placed["model"],
+                    "model_name": placed["model_name"],
                     "hardware": placed["backend"],
                     "dtype": placed["dtype"],
                     "what": "weights",
@@ -56,7 +56,7 @@ def _peaks(count: int) -> Iterator[Tidy]:
         predicted, measured = (reading.megabytes(row, key) for key in ("predicted", "measured"))
         if predicted and measured is not None:
             yield {
-                "model": reading.text(row, "model").partition("#")[0],
+                "model_name": reading.text(row, "model").partition("#")[0],
                 "hardware": reading.text(row, "backend"),
                 "dtype": reading.text(row, "dtype"),
                 "what": "peak",

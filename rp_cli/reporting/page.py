@@ -61,7 +61,7 @@ def _view(summary: Mapping[str, Any]) -> dict[str, Any]:
     table = summary["matrix"]
     return {
         **summary,
-        "cells": {(cell["model"], cell["hardware"]): cell for cell in table["cells"]},
+        "cells": {(cell["model_name"], cell["hardware"]): cell for cell in table["cells"]},
         "hardware": table["hardware"],
         "used": [name for name in table["hardware"] if name in _used(table["cells"])],
         "models": table["models"],

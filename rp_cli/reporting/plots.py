@@ -112,7 +112,7 @@ def _lane(span: Tidy, index: int, place: Any) -> Tidy:
     end = WIDE.right if ended is None else min(place(ended), WIDE.right)
     return {
         **span,
-        "label": _shortened(span["model"]),
+        "label": _shortened(span["model_name"]),
         "x": start,
         "y": WIDE.top + LANE * index,
         "width": max(round(end - start, 1), 2.0),

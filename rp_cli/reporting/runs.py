@@ -85,12 +85,12 @@ def _run_status(record: Json, files: list[Tidy]) -> str:
 
 def _file(result: Json) -> Tidy:
     pool, resources = reading.mapping(result, "pool"), reading.mapping(result, "resources")
-    path, model = reading.text(result, "path"), reading.optional_text(result, "model")
+    path, model = reading.text(result, "path"), reading.optional_text(result, "model_name")
     placements = [_placement(one, model) for one in reading.mappings(pool, "models")]
     return {
         "path": path,
         "name": Path(path).name,
-        "model": model,
+        "model_name": model,
         "asked": reading.optional_text(result, "asked"),
         "status": reading.text(result, "status"),
         "seconds": reading.number(result, "seconds"),
@@ -113,7 +113,7 @@ def _placement(placed: Json, model: str | None) -> Tidy:
     key = reading.text(placed, "key")
     return {
         "key": key,
-        "model": model or model_of(key, device),
+        "model_name": model or model_of(key, device),
         "device": device,
         "backend": reading.optional_text(placed, "backend") or device.partition(":")[0],
         "dtype": dtype,
@@ -153,7 +153,7 @@ def _last_output(result: Json) -> str:
 def failures_of(run: Tidy) -> Iterator[Tidy]:
     """Yield what went wrong: tests that failed, and files that broke."""
     for file in run["files"]:
-        about = {"run": run["id"], "file": file["path"], "model": file["model"]}
+        about = {"run": run["id"], "file": file["path"], "model_name": file["model_name"]}
         bad = [test for test in file["tests"] if test["status"] in ("failed", "error")]
         for test in bad:
             yield {

@@ -17,7 +17,7 @@ from rp_cli.reporting.reading import Json
 from rp_cli.reporting.runs import Tidy, failures_of, tidy_check, tidy_run
 from rp_cli.reporting.store import Store
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _POINTS = 500
 # So many are looked through for those of the failures.
 _REPORTS = 500

@@ -74,7 +74,7 @@ def _generated_facts(module: types.ModuleType) -> dict[str, Any]:
     located: list[Any] = [getattr(one, "weights", None) for one in tests]
     model = getattr(module, "MODEL_NAME", None)
     return {
-        "model": model if isinstance(model, str) else None,
+        "model_name": model if isinstance(model, str) else None,
         "asked": next((str(one) for one in devices if one not in (None, "auto")), None),
         "weights": [
             {"kind": str(one.kind), "reason": str(one.reason)}

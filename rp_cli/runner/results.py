@@ -61,7 +61,7 @@ def file_result(file: Path, result_file: Path, ending: Ending) -> FileResult:
         "seconds": ending.seconds,
         "error": error,
         "exception": told.get("exception", ""),
-        "model": told.get("model"),
+        "model_name": told.get("model_name"),
         "asked": told.get("asked"),
         "weights": told.get("weights", []),
         "tests": tests,
@@ -105,7 +105,7 @@ def lacking_weights(record: Mapping[str, Any]) -> list[str]:
     bad = [result for result in record["files"] if is_failure(result)]
     if record["interrupted"] or not all(_lacks_weights(result) for result in bad):
         return []
-    return list(dict.fromkeys(result["model"] or result["path"] for result in bad))
+    return list(dict.fromkeys(result["model_name"] or result["path"] for result in bad))
 
 
 def _lacks_weights(result: Mapping[str, Any]) -> bool:

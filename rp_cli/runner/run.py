@@ -22,7 +22,7 @@ from rp_cli.runner.results import Ending, FileResult, Watcher, file_result, is_f
 from rp_cli.runner.stopping import StopSignals
 from rp_cli.runner.wishes import Wishes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Record = dict[str, Any]
 

@@ -42,10 +42,10 @@ COMMANDS = {
 def run_record(seconds: float) -> dict:
     file = {
         "path": "test_a.py", "status": "passed", "seconds": seconds, "error": "", "tests": [],
-        "model": None, "weights": [], "pool": None, "output": "", "ran_in": "fork",
+        "model_name": None, "weights": [], "pool": None, "output": "", "ran_in": "fork",
     }  # fmt: skip
     return {
-        "schema_version": 1, "kind": "run", "started_at": "2026-01-01T00:00:00+00:00",
+        "schema_version": 2, "kind": "run", "started_at": "2026-01-01T00:00:00+00:00",
         "rp_version": "1", "folder": "/f", "python": "3.11", "host": "h", "files": [file],
         "interrupted": False, "signal": None, "seconds": seconds, "jobs": 1,
     }  # fmt: skip

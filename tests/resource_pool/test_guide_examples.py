@@ -181,6 +181,30 @@ def test_models_are_distributed_over_gpus_by_preferred_index():
     assert found == ["cuda:0", "cuda:1", "cuda:1", "cuda:1"]
 
 
+def test_each_family_goes_where_its_row_of_the_matrix_leads():
+    machine = FakeMachine({"cpu": 10_000, "cuda:0": 100})
+    pool = machine.pool()
+    asked = {
+        "text_generation": ("llama-7b", 200),
+        "embedding": ("bert-base", 20),
+        "vision": ("vit-base", 30),
+    }
+    found = {
+        family: pool.get_model(family, name, machine.loader(mib), needs=mib * 2**20).device
+        for family, (name, mib) in asked.items()
+    }
+    # What the GPU has no room for computes on the CPU; what has room goes to the GPU.
+    assert found == {"text_generation": "cpu", "embedding": "cuda:0", "vision": "cuda:0"}
+
+
+def test_the_best_device_is_proved_asked_for_or_taken_from_torch(pool):
+    from hardware_detection import detect_hardware_with_comprehensive_checks
+
+    ways = (detect_hardware_with_comprehensive_checks, detect_available_hardware)
+    assert [ask()["torch_device"] for ask in ways] == ["cpu", "cpu"]
+    assert pool.get_recommended_device("embedding") == "cpu"
+
+
 def test_the_classifier_and_the_detector_by_hand(pool):
     hardware = detect_available_hardware()["hardware"]
     available = [name for name in ("cuda", "mps") if hardware.get(name, False)] + ["cpu"]

@@ -389,7 +389,7 @@ def test_a_class_that_cannot_be_set_up_for_want_of_weights_counts_too(rp, tmp_pa
 
 
 def test_a_crash_is_never_for_want_of_weights():
-    crash = {"status": "crashed", "tests": [], "exception": "", "model": "m", "path": "p"}
+    crash = {"status": "crashed", "tests": [], "exception": "", "model_name": "m", "path": "p"}
     assert lacking_weights({"interrupted": False, "files": [crash]}) == []
 
 
@@ -453,5 +453,5 @@ def test_what_a_generated_class_says_is_recorded(tmp_path):
     )
     result = run_one(write(tmp_path, source), 60, {})
     assert json.loads(json.dumps(result)) == result
-    assert (result["model"], result["asked"]) == ("m", "cuda:1")
+    assert (result["model_name"], result["asked"]) == ("m", "cuda:1")
     assert result["weights"] == [{"kind": "tiny", "reason": "damaged"}]

@@ -51,7 +51,7 @@ def a_file(model: str, *placements: Record, status: str = "passed", **more: Any)
         "seconds": 3.25,
         "error": "",
         "exception": "",
-        "model": model,
+        "model_name": model,
         "asked": None,
         "weights": [{"kind": "tiny", "reason": "the model hub cannot be reached"}],
         "tests": [a_test("test_output_is_finite")],
@@ -72,7 +72,7 @@ def an_event(what: str, key: str, second: float, **more: Any) -> Record:
 def a_run(files: Sequence[Record], **more: Any) -> Record:
     """Return the record of a run that came to its end."""
     return {
-        "schema_version": 1, "kind": "run", "started_at": STARTED, "rp_version": "0.1.0",
+        "schema_version": 2, "kind": "run", "started_at": STARTED, "rp_version": "0.1.0",
         "folder": "/home/me/project", "python": "3.11.7", "host": "bench", "interrupted": False,
         "signal": None, "file_count": len(files), "files": list(files), "seconds": 31.5,
         "jobs": 2, "shared_models": 1, "stopped_early": False, "not_run": [], "notes": [], **more,

@@ -18,7 +18,7 @@ def run(make, files, number=1, **more):
 
 
 def cells(table):
-    return {(cell["model"], cell["hardware"]): cell for cell in table["cells"]}
+    return {(cell["model_name"], cell["hardware"]): cell for cell in table["cells"]}
 
 
 class TestMatrix:
@@ -92,11 +92,11 @@ class TestMemory:
     def test_measured_peaks_and_loads_stand_against_their_predictions(self, make):
         make.measure("org/bert", 100.0, 110.0)
         placed = make.placement("m", predicted=1 << 20, memory_usage=1 << 19)
-        shared = [{**make.file(name, placed), "model": None} for name in ("a", "b")]
+        shared = [{**make.file(name, placed), "model_name": None} for name in ("a", "b")]
         load, peak = memory_points([run(make, shared)], 10)
-        assert (load["model"], load["what"], load["method"]) == ("m", "weights", None)
+        assert (load["model_name"], load["what"], load["method"]) == ("m", "weights", None)
         assert (load["predicted_mb"], load["measured_mb"], load["error"]) == (1.0, 0.5, -0.5)
-        assert (peak["model"], peak["what"], peak["method"]) == ("org/bert", "peak", "trace")
+        assert (peak["model_name"], peak["what"], peak["method"]) == ("org/bert", "peak", "trace")
         assert (peak["hardware"], peak["dtype"]) == ("cpu", "float32")
         assert peak["error"] == pytest.approx(0.1)
 
@@ -143,7 +143,7 @@ class TestEvents:
         record = self.recorded(make, self.file(make, "a", load), self.file(make, "b", load))
         (event,) = pool_events(record)
         assert (event["run"], event["seconds"], event["memory_mb"]) == (7, 2.0, 3.0)
-        assert (event["model"], event["device"]) == ("m", "cpu")
+        assert (event["model_name"], event["device"]) == ("m", "cpu")
         assert event["files"] == ["skills/test_hf_a.py", "skills/test_hf_b.py"]
 
     def test_a_model_is_there_from_its_load_to_its_eviction(self, make):
