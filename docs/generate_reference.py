@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 
+import resource_pool
 from resource_pool._meanings import PREFERENCES, STATISTICS
 from rp_cli import app
 from rp_cli.errors import MEANINGS, error_codes
@@ -63,6 +64,17 @@ def errors() -> str:
         for kind in kinds
     )
     return table(("package", "error", "exit code", "meaning"), rows)
+
+
+def python_errors() -> str:
+    """Return the errors that the pool raises in Python."""
+    kinds = [
+        getattr(resource_pool, name) for name in resource_pool.__all__ if name.endswith("Error")
+    ]
+    rows = (
+        (f"`{kind.__name__}`", f"`{kind.__bases__[-1].__name__}`", _first(kind)) for kind in kinds
+    )
+    return table(("error", "is a", "meaning"), rows)
 
 
 def _first(documented: Any) -> str:
@@ -217,6 +229,7 @@ def pages() -> dict[Path, str]:
         "reference.md": {
             "exit codes": exit_codes(),
             "errors": errors(),
+            "errors in Python": python_errors(),
             "environment": environment(),
         },
         "preferences.md": {"preferences": preferences()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 
@@ -15,12 +16,16 @@ from rp_cli import app
 def rp_says(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Call ``rp`` on a machine with a CPU only; return exit code, stdout and stderr."""
+    """Call ``rp`` on a machine with a CPU only; return exit code, stdout and stderr.
 
-    def call(*arguments: object) -> tuple[int, str, str]:
+    With ``detected=False`` the detection is the real one.
+    """
+
+    def call(*arguments: object, detected: bool = True) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["rp", *map(str, arguments)])
         capfd.readouterr()
-        with use_report(fake_report()), pytest.raises(SystemExit) as stop:
+        machine = use_report(fake_report()) if detected else nullcontext()
+        with machine, pytest.raises(SystemExit) as stop:
             app.main()
         captured = capfd.readouterr()
         return int(stop.value.code or 0), captured.out, captured.err

@@ -14,7 +14,8 @@ import pytest
 from resource_pool import _preferences
 from resource_pool._meanings import PREFERENCES, STATISTICS
 from resource_pool.testing import FakeMachine
-from rp_cli.errors import MEANINGS, ExitCode
+from rp_cli import app
+from rp_cli.errors import MEANINGS, ExitCode, error_codes, exit_code_for
 from rp_cli.settings import SETTINGS
 
 TOP = Path(__file__).parents[2]
@@ -119,6 +120,51 @@ def test_each_exit_code_can_be_provoked(rp_says, monkeypatch, code):
     if code is not ExitCode.OK:
         assert err.startswith("rp: ")
         assert len(err.strip().splitlines()) == 1
+
+
+# The error that a command ends with -> the command. {tmp} is an empty folder but for bad.json.
+ERRORS = {
+    "WebSetupError": ["web", "setup"],
+    "OutputError": ["detect", "--export", "/dev/null/machine.json"],
+    "NotHereError": ["run", "{tmp}", "--engine", "ray"],
+    "WeightsUnavailableError": ["web", "check", "gpt2"],
+    "BadInputError": ["generate"],
+    "ClassificationInputError": ["classify", "gpt2", "--model-db", "{tmp}/bad.json"],
+    "HardwareCacheError": ["detect", "--cache", "{tmp}/bad.json"],
+    "HardwareDescriptionError": ["--hardware", "{tmp}/bad.json", "classify", "gpt2"],
+    "PredictionError": ["predict", "nobody/knows-this"],
+    "PreferenceError": ["generate", "--model", "gpt2", "--device", "toaster"],
+    "RequirementError": ["detect", "--require", "cuda>>1"],
+}
+# Libraries raise it; no command passes a device's name on to where it is raised.
+IN_PYTHON_ONLY = {"UnknownHardwareError"}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_each_error_of_the_reference_can_be_provoked(rp_says, monkeypatch, tmp_path, name):
+    monkeypatch.setenv("RP_WEIGHTS", "pretrained")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no npm is there
+    here = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda one: here(one) if one != "ray" else None
+    )
+    (tmp_path / "bad.json").write_text("{")
+    raised = []
+    monkeypatch.setattr(
+        app, "exit_code_for", lambda error: raised.append(error) or exit_code_for(error)
+    )
+    words = [word.format(tmp=tmp_path) for word in ERRORS[name]]
+    # A faked detection reads no cache.
+    code, _, err = rp_says(*words, detected=name != "HardwareCacheError")
+    assert [type(error).__name__ for error in raised] == [name]
+    assert code == next(int(found) for kinds, found in error_codes() if type(raised[0]) in kinds)
+    assert err.startswith("rp: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_no_error_of_the_reference_is_left_out():
+    listed = {kind.__name__ for kinds, _ in error_codes() for kind in kinds}
+    assert listed == {*ERRORS, *IN_PYTHON_ONLY}
 
 
 def test_no_exit_code_is_left_out():

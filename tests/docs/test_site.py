@@ -56,3 +56,22 @@ def test_every_page_stands_in_the_navigation(site):
 def test_pictures_fetch_nothing(picture):
     text = picture.read_text(encoding="utf-8")
     assert not re.search(r"(href|src)=\"https?:|url\((?!#)", text)
+
+
+def test_a_browser_asks_nobody_else_for_anything(site):
+    """Open pages as a reader does, search, and note each request that leaves this machine."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no browser is installed")
+    asked: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = started.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        for name in ("index.html", "reference/cli.html", "guide-map.html"):
+            page.goto((site / name).as_uri())
+            page.wait_for_load_state("networkidle")
+        started.close()
+    assert asked
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
