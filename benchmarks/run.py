@@ -1,10 +1,10 @@
-"""How long ten test files of one model take, and what memory: four ways, in one run.
+"""How long ten test files take, and what memory: four ways, in one run.
 
-    python benchmarks/run.py [--files 10] [--rounds 3] [--twins] [--json FILE]
+    python benchmarks/run.py [--only bert|twins] [--files 10] [--rounds 1] [--json FILE]
 
-Each file gets a BERT of the base size (110 million parameters, random, made here on this disk)
-from the pool and runs three tests on it; with ``--twins``, the files are generated ones of ten
-models of a family, on tiny twins. They are run
+First, each file gets a BERT of the base size (110 million parameters, random, made here on this
+disk) from the pool and runs three tests on it; then the files are generated ones of ten models of
+the embedding family, each on its tiny twin. They are run
 
 - as ``python FILE``, one after the other;
 - with ``pytest`` in one process, which shares the pool and isolates nothing;
@@ -12,7 +12,8 @@ models of a family, on tiny twins. They are run
 - with ``rp run``, which isolates every file.
 
 Peak memory is that of all processes together: the sum of their proportional set sizes, in which a
-page that several processes share counts once. It is sampled, in a round of its own.
+page that several processes share counts once, looked at five times a second. One round takes
+about four minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -85,6 +86,9 @@ if __name__ == "__main__":
 '''
 
 
+RP = str(Path(sys.executable).parent / "rp")
+
+
 class Figures(NamedTuple):
     """What a way took: seconds of wall clock and of CPU, MiB of all its processes at the peak."""
 
@@ -108,8 +112,9 @@ def write_files(folder: Path, count: int) -> None:
 def write_twins(folder: Path, count: int) -> None:
     """Generate a test for each of some models of a family."""
     models = [word for name in TWINS[:count] for word in ("--model", name)]
-    command = [sys.executable, "-m", "rp_cli", "generate", *models, "--output-dir", str(folder)]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(
+        [RP, "generate", *models, "--output-dir", str(folder)], check=True, capture_output=True
+    )
 
 
 def ways(folder: Path) -> dict[str, list[list[str]]]:
@@ -118,47 +123,51 @@ def ways(folder: Path) -> dict[str, list[list[str]]]:
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
     # From another folder, as every test runner is called: nothing of the repository counts.
     alone = ["-c", "/dev/null", "--rootdir", str(folder)]
-    rp = str(Path(sys.executable).parent / "rp")
     return {
         "python FILE, one by one": [[sys.executable, file] for file in files],
         "pytest, one process": [[*pytest, *alone, *files]],
         "pytest -n 2": [[*pytest, *alone, "-n", "2", *files]],
-        "rp run": [[rp, "run", *files]],
+        "rp run": [[RP, "run", *files]],
     }
 
 
-def run(
-    commands: list[list[str]], environment: dict[str, str], folder: Path
-) -> tuple[float, float]:
-    """Run commands one after the other; return the seconds of wall clock and CPU."""
+def run(commands: list[list[str]], environment: dict[str, str], folder: Path) -> Figures:
+    """Run commands one after the other, and look at their memory meanwhile."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    for command in commands:
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    with Peak() as peak:
+        for command in commands:
+            done = subprocess.run(
+                command, env=environment, cwd=folder, capture_output=True, text=True
+            )
+            if done.returncode:
+                raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Figures(wall, cpu, peak.bytes / 2**20)
 
 
-def peak_of(commands: list[list[str]], environment: dict[str, str], folder: Path) -> float:
-    """Run commands and return the peak of their proportional set sizes together, in MiB."""
-    peak, done = 0, threading.Event()
+class Peak:
+    """Looks at the memory of all descendants of this process until it is left."""
 
-    def sample() -> None:
-        nonlocal peak
-        while not done.wait(0.05):
-            peak = max(peak, sum(map(_pss, psutil.Process().children(recursive=True))))
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look)
 
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        run(commands, environment, folder)
-    finally:
-        done.set()
-        thread.join()
-    return peak / 2**20
+    def _look(self) -> None:
+        while not self._done.wait(0.2):
+            now = sum(map(_pss, psutil.Process().children(recursive=True)))
+            self.bytes = max(self.bytes, now)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
 
 
 def _pss(process: psutil.Process) -> int:
@@ -171,26 +180,22 @@ def _pss(process: psutil.Process) -> int:
 
 def measure(folder: Path, rounds: int, environment: dict[str, str]) -> dict[str, Figures]:
     """Measure each way in each round, so that a slow moment hits all; the medians count."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways(folder)}
-    peaks = {}
-    for name, commands in ways(folder).items():  # the file cache is warm after this
-        peaks[name] = peak_of(commands, environment, folder)
+    # What is made once, twins and what was detected, is there; the file cache is warm.
+    run(ways(folder)["rp run"], environment, folder)
+    taken: dict[str, list[Figures]] = {name: [] for name in ways(folder)}
     for _ in range(rounds):
         for name, commands in ways(folder).items():
             taken[name].append(run(commands, environment, folder))
+            print(f"  {name}: {taken[name][-1].wall:.1f} s", file=sys.stderr, flush=True)
     return {
-        name: Figures(
-            statistics.median(wall for wall, _ in pairs),
-            statistics.median(cpu for _, cpu in pairs),
-            peaks[name],
-        )
-        for name, pairs in taken.items()
+        name: Figures(*(statistics.median(column) for column in zip(*rows, strict=True)))
+        for name, rows in taken.items()
     }
 
 
-def show(figures: dict[str, Figures]) -> None:
+def show(title: str, figures: dict[str, Figures]) -> None:
     """Print a line per way, and how the goals are met."""
-    print(f"{'way':26}{'wall s':>8}{'CPU s':>8}{'peak MiB':>10}")
+    print(f"{title:26}{'wall s':>8}{'CPU s':>8}{'peak MiB':>10}")
     for name, (wall, cpu, peak) in figures.items():
         print(f"{name:26}{wall:8.1f}{cpu:8.1f}{peak:10.0f}")
     ours = figures["rp run"].wall
@@ -198,30 +203,40 @@ def show(figures: dict[str, Figures]) -> None:
         print(f"rp run is {figures[name].wall / ours:.2f} x as fast as {name} (goal: {goal:g})")
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--twins", action="store_true", help="generated files, a model each")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    options = parser.parse_args()
+def of_part(part: str, count: int, rounds: int) -> dict[str, Figures]:
+    """Write the files of a part, measure them and return the figures."""
     folder = Path(tempfile.mkdtemp(prefix="rp_benchmark_"))
     environment = {**os.environ, "RP_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
     # As for an ordinary user: modules are compiled once and not at every start.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    environment["RP_WEIGHTS"] = "tiny" if options.twins else "auto"
+    environment["RP_WEIGHTS"] = "tiny" if part == "twins" else "auto"
     try:
-        (write_twins if options.twins else write_files)(folder, options.files)
-        figures = measure(folder, options.rounds, environment)
+        (write_twins if part == "twins" else write_files)(folder, count)
+        return measure(folder, rounds, environment)
     finally:
         shutil.rmtree(folder)
-    print(f"{options.files} files, {os.cpu_count()} cores, medians of {options.rounds} rounds")
-    show(figures)
+
+
+PARTS = {"bert": "{} files of a BERT-base", "twins": "{} generated files"}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=list(PARTS))
+    parser.add_argument("--files", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options = parser.parse_args()
+    print(f"{os.cpu_count()} cores, medians of {options.rounds} rounds")
+    found = {}
+    for part in [options.only] if options.only else PARTS:
+        figures = of_part(part, options.files, options.rounds)
+        show(PARTS[part].format(options.files), figures)
+        found[part] = {name: row._asdict() for name, row in figures.items()}
     if options.json:
         facts = {"machine": platform.platform(), "python": platform.python_version()}
-        table = {name: row._asdict() for name, row in figures.items()}
-        options.json.write_text(json.dumps({**facts, "figures": table}, indent=2) + "\n")
+        options.json.write_text(json.dumps({**facts, "figures": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
