@@ -180,7 +180,12 @@ def _watch(report: Mapping[str, Any], *, count: int | None, interval: float, as_
 
     from rp_cli.output import console
 
-    with Live(console=console(), auto_refresh=False) as live:
+    out = console()
+    if not out.is_terminal:
+        for sample in found:
+            out.print(_load_table(sample))
+        return
+    with Live(console=out, auto_refresh=False) as live:
         for sample in found:
             live.update(_load_table(sample), refresh=True)
 

@@ -264,6 +264,11 @@ class TestWatch:
         assert "Memory used" in out
         assert "Fake CPU" in out
 
+    def test_off_a_terminal_each_table_stays(self, gpu: None) -> None:
+        _, out, _ = run("--watch", "--count", "3", "--interval", "0")
+        assert out.count("Memory used") == 3
+        assert "\x1b" not in out
+
     def test_what_a_vendor_does_not_tell_is_said_to_be_missing(self) -> None:
         report = fake_report(xpu=[{"name": "Arc", "memory_total_mb": 16384.0}], mps=True)
         options = ("--watch", "--count", "1", "--interval", "0")
