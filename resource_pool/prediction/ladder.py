@@ -133,7 +133,8 @@ class _Question:
     def trace(self) -> dict[str, Any]:
         """What a trace finds out."""
         if self.source.model_type is None:
-            return {"problem": "its architecture is unknown; name its model type or its folder"}
+            how = "name its folder, or its model type with `rp models add`"
+            return {"problem": f"its architecture is unknown; {how}"}
         request = TraceRequest(
             model_type=self.source.model_type,
             auto_class=self.source.auto_class,

@@ -69,15 +69,15 @@ def locate_weights(
             raise MissingWeightsError("tiny weights were asked for", "")
         return _pretrained(model_name, revision, folder, hub)
     except MissingWeightsError as missing:
+        config = _config(model_name, revision, folder, hub)
+        kind = (config or {}).get("model_type") or model_type or _classified_type(model_name)
         if chosen == "pretrained":
+            twin = ", or use RP_WEIGHTS=auto for a tiny random twin" if kind else ""
             raise WeightsUnavailableError(
-                f"no pretrained weights of {model_name}: {missing.reason}; {missing.remedy}, "
-                "or use RP_WEIGHTS=auto for a tiny random twin"
+                f"no pretrained weights of {model_name}: {missing.reason}; {missing.remedy}{twin}"
             ) from missing
         reason = missing.reason
-    return _twin(
-        model_name, auto_class, model_type, _config(model_name, revision, folder, hub), reason
-    )
+    return _twin(model_name, auto_class, kind, config, reason)
 
 
 def _mode(mode: str | None) -> str:
@@ -152,17 +152,17 @@ def _config(
 def _twin(
     model_name: str,
     auto_class: str,
-    model_type: str | None,
+    kind: object,
     config: Mapping[str, Any] | None,
     reason: str,
 ) -> Weights:
     from resource_pool.weights.twins import TwinRecipe, tiny_twin
 
-    kind = (config or {}).get("model_type") or model_type or _classified_type(model_name)
     if not isinstance(kind, str) or not kind:
         raise WeightsUnavailableError(
             f"{model_name}: {reason}, and no tiny twin can be made, because its architecture is "
-            "unknown; name its model type, or a folder with its config.json"
+            "unknown; name a folder with its config.json, or its model type with `rp models add` "
+            "before the test is generated"
         )
     path = tiny_twin(TwinRecipe(model_name, kind, auto_class, config))
     return Weights(model_name, path, "tiny", reason, folders.size_of(folders.weight_files(path)))

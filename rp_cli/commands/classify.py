@@ -177,6 +177,8 @@ def render(result: Mapping[str, Any]) -> str:
 
 def _memory(result: Mapping[str, Any]) -> str:
     needs = result["resource_requirements"]
+    if needs is None and result["model_type"] is None:
+        return "unknown, as its architecture is (`rp models add` names its model type)"
     if needs is None:
         return f"unknown (rp predict {shlex.quote(result['model_name'])} predicts it)"
     said = needs["method"] + (f"; config: {needs['config']}" if "config" in needs else "")

@@ -48,11 +48,12 @@ def command(
     """
     from resource_pool.prediction import Fit, described_device, predict
 
+    known = _of_the_database(model)
     devices = [described_device(text) for text in on or ()] or _devices_here()
     fits = [
         Fit(
             device,
-            predict(model, batch=batch, seq=seq, dtype=dtype, backend=device.backend),
+            predict(model, batch=batch, seq=seq, dtype=dtype, backend=device.backend, **known),
         )
         for device in devices
     ]
@@ -66,6 +67,19 @@ def _document(fits: list[Fit]) -> dict[str, Any]:
     found = fits[0].prediction.to_dict()
     devices = [fit.to_dict() for fit in fits]
     return {"schema_version": SCHEMA_VERSION, **found, "devices": devices}
+
+
+def _of_the_database(model: str) -> dict[str, Any]:
+    """Return what the user's own database says of a model's architecture, where there is one."""
+    from rp_cli.modeldb.user_database import existing_database
+
+    database = existing_database()
+    if database is None:
+        return {}
+    from model_family_classifier import classify_model
+
+    known = classify_model(model, model_db_path=database)
+    return {name: known[name] for name in ("model_type", "auto_class")}
 
 
 def _devices_here() -> list[Device]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from rp_cli.runner.display import Lines
     from rp_cli.runner.history import Past
 
+# A part of what a test says that lacks weights of which a twin can be made.
+_TWIN_ADVICE = "RP_WEIGHTS=auto"
 # How many earlier runs are asked what a file took and whether it failed.
 _RUNS_REMEMBERED = 20
 
@@ -244,8 +247,8 @@ def _conclude(record: Mapping[str, Any], selection: str, *, quiet: bool) -> int:
     lacking = lacking_weights(record)
     if not lacking:
         return ExitCode.FAILED
-    say(
-        f"rp: no weights of {one_line(', '.join(lacking))} are here; fetch them, or allow a tiny "
-        "random twin with --weights auto."
-    )
+    # A test knows whether a twin can be made; where one can, its error says how.
+    has_twin = _TWIN_ADVICE in json.dumps(results)
+    twin = ", or allow a tiny random twin with --weights auto" if has_twin else ""
+    say(f"rp: no weights of {one_line(', '.join(lacking))} are here; fetch them{twin}.")
     return ExitCode.NOT_HERE

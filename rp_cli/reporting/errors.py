@@ -20,6 +20,7 @@ MAX_REPORT_BYTES = 1024 * 1024
 _SLACK = timedelta(seconds=60)
 _LONGEST_RUN = 1e8
 _MOST_SAVED = 500
+_ALWAYS = ("model_name", "hardware_type", "error_type", "error_message")
 
 
 def error_reports(folder: Path, count: int) -> list[Tidy]:
@@ -122,4 +123,9 @@ def _read(file: Path) -> Json:
         report = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {"unreadable": "not an error report"}
-    return report if isinstance(report, dict) else {"unreadable": "not an error report"}
+    return report if _is_report(report) else {"unreadable": "not an error report"}
+
+
+def _is_report(found: Any) -> bool:
+    """Whether a file's JSON says what every report of the pool says."""
+    return isinstance(found, dict) and all(isinstance(found.get(key), str) for key in _ALWAYS)

@@ -301,6 +301,12 @@ def test_memory_is_predicted_on_request_and_unknown_memory_is_said(rp: Any) -> N
     assert "nobody/knows cannot be predicted" in err
 
 
+def test_who_cannot_be_predicted_is_not_sent_to_predict(rp: Any) -> None:
+    _, out, _ = rp("classify", "nobody/knows-this")
+    assert "rp predict" not in out
+    assert "rp models add" in out
+
+
 def test_memory_comes_from_a_record_where_there_is_one(rp: Any) -> None:
     record_use("gpt2", 500 << 20, revision="", dtype=None, backend="cpu")
     _, out, err = rp("classify", "gpt2", "t5-small")

@@ -74,6 +74,19 @@ meta-llama/Llama-2-7b-hf: LlamaForCausalLM, float16, batch 1, seq 4096
 
 
 @pytest.mark.usefixtures("llama")
+def test_an_unknown_architecture_is_the_one_in_the_users_database(rp: Any) -> None:
+    code, _, err = rp("predict", "nobody/knows-this")
+    assert code == 2
+    assert "rp models add" in err
+    assert "rp classify" not in err
+    add = ("models", "add", "nobody/knows-this", "--family", "text_generation")
+    assert rp(*add, "--model-type", "llama")[0] == 0
+    code, out, err = rp("predict", "nobody/knows-this")
+    assert (code, err) == (0, "")
+    assert "LlamaForCausalLM" in out
+
+
+@pytest.mark.usefixtures("llama")
 def test_the_lines(rp: Any) -> None:
     words = ("predict", "meta-llama/Llama-2-7b-hf", "--seq", "4096", "--dtype", "fp16")
     assert rp(*words) == (0, LINES, "")

@@ -376,9 +376,21 @@ def test_a_run_that_fails_only_for_want_of_weights_says_whose(rp, tmp_path):
     write(tmp_path, PASSES, "test_b.py")
     done = rp("run", tmp_path)
     assert done.code == ExitCode.NOT_HERE
-    assert "rp: no weights of org/m are here" in done.err
+    assert done.err.endswith("rp: no weights of org/m are here; fetch them.\n")
     write(tmp_path, FAILS, "test_c.py")
     assert rp("run", tmp_path).code == ExitCode.FAILED
+
+
+def test_a_twin_is_advised_only_where_one_can_be_made(rp, tmp_path):
+    source = LACKS.replace("raise W", "from resource_pool.weights import locate_weights; raise W")
+    ask = "locate_weights({!r}, mode='pretrained')"
+    raised = source.replace("raise WeightsUnavailableError('none of org/m')", ask)
+    write(tmp_path, raised.format("bert-base-uncased"), "test_a.py")
+    assert "--weights auto" in rp("run", tmp_path).err
+    write(tmp_path, raised.format("nobody/knows-this"), "test_a.py")
+    done = rp("run", tmp_path)
+    assert done.code == ExitCode.NOT_HERE
+    assert "auto" not in done.err
 
 
 def test_a_class_that_cannot_be_set_up_for_want_of_weights_counts_too(rp, tmp_path):

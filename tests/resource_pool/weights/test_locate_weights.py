@@ -361,7 +361,7 @@ def test_an_unknown_architecture_is_an_error_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("resource_pool.weights.locate._classified_type", lambda name: None)
-    with pytest.raises(WeightsUnavailableError, match="name its model type"):
+    with pytest.raises(WeightsUnavailableError, match="its model type with `rp models add`"):
         locate_weights("a/zzz-unheard-of")
 
 

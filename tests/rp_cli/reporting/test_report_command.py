@@ -90,7 +90,7 @@ def test_a_report_file_of_any_kind_is_survived(rp, reports_dir):
         assert not set("\x1b\x07\x9b") & set(done.out)
     reports = rp("report", "errors", "--json").json
     unreadable = {Path(one["path"]).stem for one in reports if one["unreadable"]}
-    assert unreadable == {"list", "deep", "large", "folder"}
+    assert unreadable == {"list", "deep", "odd", "escape", "half", "large", "folder"}
 
 
 def test_errors_are_listed_with_all_that_can_be_done(rp, reports_dir, make):
