@@ -310,6 +310,7 @@ class Loader:
                 if not broken.isdisjoint(_names(decision)):
                     raise loaded  # it was passed over for a while, and has failed again
                 broken.update(_names(decision))
+                self._report(entry, decision, identity, loaded)
                 decision = self._elsewhere(identity, request, loaded)
                 means = self._means(identity, request, decision)
             joined = self._redirect(entry, identity, decision)
@@ -343,6 +344,18 @@ class Loader:
         if decision.evict:
             self.evictor.evict(_among(decision.evict), f"room for {identity.label}")
         return decision
+
+    def _report(
+        self, entry: Entry, decision: Decision, identity: Identity, error: Exception
+    ) -> None:
+        """Note a device's failure as an error report; the load goes on elsewhere."""
+        from resource_pool.reports import error_report  # needed only when something has failed
+
+        message, trace = f"{type(error).__name__}: {error}", str(error.__cause__ or "")
+        report = error_report(
+            identity.name, decision.device, message, trace, hardware=self._hardware()
+        )
+        self._log.add(Event("fallback", entry.key, message, {"device": decision.device, **report}))
 
     def _redirect(self, entry: Entry, identity: Identity, decision: Decision) -> Joined | None:
         """Let a load go on under another decision; join what is cached under its key already."""

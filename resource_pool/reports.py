@@ -53,14 +53,14 @@ _ERROR_TYPES: tuple[tuple[str, str], ...] = (
     (
         "unsupported_operation",
         (
-            r"not currently implemented for the|not implemented for|unsupported op"
+            r"not currently implemented for the|not implemented for|unsupported ?op"
             r"|notimplementederror|could not run '[^']+' with arguments"
         ),
     ),
     ("timeout", r"timed out|time ?out|deadline"),
 )
 
-_OPERATION = re.compile(r"aten::[\w.]+|(?<=operator ')[^']+|(?<=Could not run ')[^']+")
+_OPERATION = re.compile(r"aten::\w+(?:\.\w+)*|(?<=operator ')[^']+|(?<=Could not run ')[^']+")
 _NEEDED = re.compile(r"(?:tried to allocate|needs) ([\d.]+) ?([KMGT]i?B)", re.IGNORECASE)
 _FREE = re.compile(r"([\d.]+) ?([KMGT]i?B) (?:is )?free", re.IGNORECASE)
 _MB_PER = {"k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}

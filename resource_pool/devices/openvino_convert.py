@@ -48,13 +48,41 @@ def _converted(flat: Any, example: tuple[Any, ...]) -> Any:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's, about Python values that it keeps
-            return openvino.convert_model(
+            model = openvino.convert_model(
                 flat, example_input=example, extension=[_diff_extension()]
             )
     except Exception as error:
         found = _OPERATIONS.findall(str(error))
         what = f"no conversion for {', '.join(found)}" if found else str(error).split("\n")[0]
         raise UnsupportedOperationError(f"OpenVINO cannot convert the model: {what}.") from error
+    _let_blind_positions_be_zero(model)
+    return model
+
+
+def _let_blind_positions_be_zero(model: Any) -> None:
+    """Give positions that attention lets see nothing the zeros that torch gives, and not NaN.
+
+    Padding on the left has such positions. A NaN that comes from elsewhere stays one.
+    """
+    import numpy as np
+    from openvino import opset13
+
+    for attention in model.get_ops():
+        if attention.get_type_name() != "ScaledDotProductAttention":
+            continue
+        mask = attention.input_value(3) if attention.get_input_size() > 3 else None
+        if mask is None or mask.get_element_type().get_type_name() != "boolean":
+            continue
+        result = attention.output(0)
+        users = result.get_target_inputs()
+        sees = opset13.reduce_logical_or(mask, np.array([-1]), keep_dims=True)
+        # Asking for NaN also keeps the CPU plugin from fusing the choice with what follows, which
+        # in 2026.4 chooses wrongly (for a mask with one head, and several in the values).
+        blind = opset13.logical_and(opset13.is_nan(result), opset13.logical_not(sees))
+        zero = opset13.constant(0, result.get_element_type())
+        mended = opset13.select(blind, zero, result)
+        for user in users:
+            user.replace_source_output(mended.output(0))
 
 
 def _compiled(converted: Any, device: str, dtype: str) -> Any:

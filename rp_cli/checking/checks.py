@@ -123,6 +123,8 @@ def check_hardware() -> Iterator[Line]:
 
     report = detect_hardware_with_comprehensive_checks()
     for name, details in report["details"].items():
+        if details.get("asked") is False:
+            continue  # nothing is known of it here: the check "web" asks the browsers
         here = report["hardware"][name]
         broken = details["status"] in ("unusable", "error")
         status = "ok" if here else "missing"

@@ -332,6 +332,30 @@ def test_half_precision_comes_to_float32_and_an_encoder_decoder_goes_with_its_en
     assert part.engine is whole.engine
 
 
+def test_an_export_that_fails_names_the_operation_and_goes_on_on_the_cpu(torch):
+    class Bessel(torch.nn.Module):
+        def forward(self, states):
+            return torch.special.bessel_j0(states[:, 0])
+
+    def make():
+        model = load("bert")
+        model.pooler = Bessel()
+        return model
+
+    pool = ResourcePool(hardware=fake_report)
+    wish = {"priority_list": ["webgpu", "cpu"], "fallback_to_simulation": True}
+    assert pool.get_model("embedding", "bert", make, wish).device == torch.device("cpu")
+    fallback, placed = pool.events()
+    assert (fallback.what, placed.what) == ("fallback", "place")
+    report = fallback.numbers
+    assert (report["error_type"], report["operation"], report["hardware_type"]) == (
+        "unsupported_operation",
+        "aten::special_bessel_j0",
+        "webgpu:simulation",
+    )
+    assert report["recommendations"][0] == "`rp web check` says what does not work there."
+
+
 def test_no_model_of_transformers_and_no_proved_browser_are_one_sentence(torch):
     with pytest.raises(UnsupportedOperationError, match="transformers"):
         browser.place(torch.nn.Linear(2, 2), "webgpu:simulation")

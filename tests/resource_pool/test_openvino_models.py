@@ -25,6 +25,17 @@ def load(model_type: str, auto_class: str):
     return getattr(transformers, auto_class).from_pretrained(path)
 
 
+def with_bessel(model):
+    """Let a model compute something for which neither OpenVINO nor ONNX has an operator."""
+
+    class Bessel(torch.nn.Module):
+        def forward(self, states):
+            return torch.special.bessel_j0(states[:, 0])
+
+    model.pooler = Bessel()
+    return model
+
+
 @pytest.fixture
 def pool() -> ResourcePool:
     return ResourcePool()
@@ -123,6 +134,56 @@ def test_a_model_that_cannot_be_converted_falls_back_and_the_log_says_why(pool, 
     assert openvino.placement(model) is None
     assert pool.get_stats()["models"]["embedding:plain:cpu:float32"]["backend"] == "cpu"
     assert "OpenVINO" in caplog.text
+
+
+def test_a_conversion_that_fails_is_an_error_report_with_the_operation_and_goes_on(
+    pool, caplog, tmp_path
+):
+    make = lambda: with_bessel(load("bert", "AutoModel"))  # noqa: E731
+    model = pool.get_model("embedding", "bert", make, {"priority_list": ["openvino", "cpu"]})
+    assert openvino.placement(model) is None
+    fallback, placed = pool.events()
+    assert (fallback.what, placed.what) == ("fallback", "place")
+    report = fallback.numbers
+    assert (report["error_type"], report["operation"], report["hardware_type"]) == (
+        "unsupported_operation", "aten::special_bessel_j0", "openvino:0",
+    )  # fmt: skip
+    assert report["recommendations"][0] == "Keep the model on torch: device='cpu'."
+    assert "aten::special_bessel_j0" in caplog.text
+    assert pool.save_error_report(report, tmp_path).endswith(".json")
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_positions_that_see_nothing_are_zero_as_in_torch_and_not_nan(model_type):
+    model = load(model_type, "AutoModelForCausalLM")
+    openvino.place(model, "openvino", None)
+    inputs = example_inputs(model, batch=2) | {"use_cache": False}
+    mask = torch.ones_like(inputs["input_ids"])
+    mask[0, :4] = 0  # padding on the left
+    with torch.no_grad():
+        got = model(**inputs | {"attention_mask": mask}).logits
+        expected = load(model_type, "AutoModelForCausalLM")(
+            **inputs | {"attention_mask": mask}
+        ).logits
+    assert not expected.isnan().any()
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+
+
+def test_a_nan_of_the_model_itself_is_not_mended():
+    from resource_pool.devices.flat import Inputs
+
+    class Attention(torch.nn.Module):
+        def forward(self, x, mask):
+            return (torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask),)
+
+    x, mask = torch.randn(1, 2, 3, 4), torch.ones(1, 1, 3, 3, dtype=torch.bool).tril(-1)
+    model = Attention()
+    compiled = openvino.Compiled(model, Inputs({"x": x, "mask": mask}, ""), "openvino:0", "float32")
+    (got,) = compiled([x, mask])
+    torch.testing.assert_close(got, model(x, mask)[0], rtol=0, atol=1e-5)
+    x[0, 1, 0, 2] = float("nan")
+    (got,) = compiled([x, mask])
+    assert got.isnan().any(-1).tolist() == [[[False] * 3, [False, True, True]]]
 
 
 def test_forced_it_is_an_error(pool):

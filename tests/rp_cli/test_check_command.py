@@ -53,6 +53,17 @@ def test_the_last_line_is_a_verdict(lines, verdict):
     assert checks.verdict([{"name": name, "status": status} for name, status in lines]) == verdict
 
 
+def test_browsers_that_were_not_asked_are_not_called_missing(monkeypatch):
+    """One run said "missing hardware webgpu" and, after it had asked, "ok webgpu"."""
+    report = fake_report()
+    report["details"]["webgpu"]["asked"] = False
+    name = "hardware_detection.detect_hardware_with_comprehensive_checks"
+    monkeypatch.setattr(name, lambda: report)
+    named = {line.name for line in checks.check_hardware()}
+    assert {"hardware cpu", "hardware webnn"} <= named
+    assert "hardware webgpu" not in named
+
+
 @pytest.mark.parametrize("part", ["hardware", "classification", "web", "openvino"])
 def test_one_part_is_checked_alone(rp, part):
     record = rp("check", "--test", part, "--json").json
