@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from resource_pool.devices.flat import Inputs, as_array, flat_forward
@@ -46,7 +48,7 @@ def _converted(flat: Any, example: tuple[Any, ...]) -> Any:
     import torch
 
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), _root_logger_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's, about Python values that it keeps
             model = openvino.convert_model(
                 flat, example_input=example, extension=[_diff_extension()]
@@ -57,6 +59,20 @@ def _converted(flat: Any, example: tuple[Any, ...]) -> Any:
         raise UnsupportedOperationError(f"OpenVINO cannot convert the model: {what}.") from error
     _let_blind_positions_be_zero(model)
     return model
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Give the root logger back as it was: a conversion that fails leaves it at ERROR, with a
+    filter, and the warning that tells of the failure would not be seen.
+    """
+    root = logging.getLogger()
+    level, filters, handlers = root.level, [*root.filters], [*root.handlers]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers
 
 
 def _let_blind_positions_be_zero(model: Any) -> None:
