@@ -8,18 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resource_pool._hardware import CPU, CUDA, MPS
+from resource_pool._hardware import CPU, CUDA, MPS, WEBGPU, WEBNN
 
 logger = logging.getLogger("resource_pool")
+
+_LEVELS = ("high", "medium", "low", "none")
 
 
 @dataclass(frozen=True)
 class FamilyFacts:
-    """A family, the hardware it prefers (best first) and the hardware that is barred, with why."""
+    """A family, the hardware it prefers (best first) and the hardware that is barred, with why.
+
+    ``browsers`` are the browsers' interfaces, the best first.
+    """
 
     family: str
     priority: tuple[str, ...] = (CUDA, MPS, CPU)
     barred: Mapping[str, str] | None = None
+    browsers: tuple[str, ...] = ()
 
 
 @functools.lru_cache(maxsize=4096)
@@ -71,7 +77,9 @@ def _facts(
     family: str, priority: Sequence[str], cells: Mapping[str, Mapping[str, Any]]
 ) -> FamilyFacts:
     barred = {name: cell["reason"] for name, cell in cells.items() if not cell["compatible"]}
-    return FamilyFacts(family, tuple(priority), barred)
+    # On a tie WebGPU, which more browsers have.
+    browsers = sorted((WEBGPU, WEBNN), key=lambda name: _LEVELS.index(cells[name]["level"]))
+    return FamilyFacts(family, tuple(priority), barred, tuple(browsers))
 
 
 def _try(classify: Callable[[str], Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:

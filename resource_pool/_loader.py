@@ -31,6 +31,7 @@ from resource_pool._planner import (
 from resource_pool._store import Joined, Store, checked
 from resource_pool.devices import Devices, released
 from resource_pool.errors import (
+    DeviceUnavailableError,
     LoadTimeoutError,
     OriginalTracebackError,
     PoolError,
@@ -316,7 +317,8 @@ class Loader:
             joined = self._redirect(entry, identity, decision)
             if joined is not None:
                 return self._follow(entry, joined)
-        joined = self._learn(entry, identity, decision, loaded.facts)
+        joined = self._in_full_precision(entry, identity, decision, request, loaded)
+        joined = joined or self._learn(entry, identity, decision, loaded.facts)
         if joined is not None:
             return self._follow(entry, joined, loaded)
         if tried:
@@ -344,6 +346,20 @@ class Loader:
         if decision.evict:
             self.evictor.evict(_among(decision.evict), f"room for {identity.label}")
         return decision
+
+    def _in_full_precision(
+        self, entry: Entry, identity: Identity, decision: Decision, request: Request, loaded: Loaded
+    ) -> Joined | None:
+        """Let the key name the precision that a browser runs, where it is not the planned one."""
+        placed = loaded.facts.get("placed_dtype")
+        if placed in (None, decision.dtype):
+            return None
+        if request.preferences.force_device and request.preferences.precision:
+            raise DeviceUnavailableError(
+                f"{identity.label}: {decision.dtype} is forced and does not work on "
+                f"{decision.device}."
+            )
+        return self._redirect(entry, identity, replace(decision, dtype=placed))
 
     def _report(
         self, entry: Entry, decision: Decision, identity: Identity, error: Exception

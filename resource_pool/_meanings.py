@@ -48,18 +48,27 @@ PREFERENCES = {
     ),
     "precision": Meaning(
         '`"fp32"`, `"fp16"`, `"bf16"`, `None`',
-        'cast to it where the device proved that it computes in it; `"int8"` is understood and '
-        "falls back, because PyTorch modules need quantized layers for it",
+        'cast to it where the device proved that it computes in it; `"int8"` is for browsers, and '
+        "falls back elsewhere, because PyTorch modules need quantized layers for it",
     ),
     "model_family": Meaning("text", "takes the place of `model_type`"),
-    "subfamily": Meaning("text", "understood; without effect in this version"),
+    "subfamily": Meaning(
+        "text",
+        "`web_deployment`: the model is meant for browsers. Without a device or list it goes to "
+        "WebGPU or WebNN, the better one for its family first, and then where it would go "
+        "otherwise; `browser_optimized` is on unless it is given. Others are without effect",
+    ),
     "fallback_to_simulation": Meaning(
         "bool",
         "where a named browser does not compute, onnxruntime on the CPU stands in for it, "
         "[labelled as such](web.md#simulation)",
     ),
-    "browser_optimized": Meaning("bool", "understood; without effect in this version"),
-    "description": Meaning("text", "understood; without effect in this version"),
+    "browser_optimized": Meaning(
+        "bool",
+        "a browser gets a smaller file: float16 where it computed in that, else weights in int8; "
+        "[what that saves and costs](web.md#smaller-files) is measured",
+    ),
+    "description": Meaning("text", "without effect"),
 }
 
 #: statistic -> meaning. "[]" is each of a list, "*" each key of a dictionary.

@@ -92,7 +92,9 @@ class Mover:
         unless_held: bool = False,
     ) -> Any:
         old, came_from = entry.key, entry.facts["device"]
-        new = identity.key(device, entry.facts["key_dtype"])
+        # A file for browsers may hold less than the module, which is in float32 there.
+        dtype = "float32" if "placed_dtype" in entry.facts else entry.facts["key_dtype"]
+        new = identity.key(device, dtype)
         with self._store.failing() as mine:
             with self._store.lock:
                 self._refuse_unless_movable(entry, new)
@@ -110,9 +112,9 @@ class Mover:
             finally:
                 with self._store.lock:
                     self._store.ledger.settle(room)
-            kept = ("identity", "key_dtype", "weights", "needed")
+            kept = ("identity", "weights", "needed")
             facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
-            facts["backend"] = backend
+            facts |= {"backend": backend, "key_dtype": dtype}
             self._store.publish(entry, value, facts)
         released(self._devices, [memory_place(came_from)])
         self._loader.reroute(old, new)
@@ -122,7 +124,7 @@ class Mover:
 
     def _put_back(self, entry: Entry, value: Any, key: str, device: str) -> None:
         """After a failed move: a module is moved tensor by tensor, and half of it may be there."""
-        self._devices.place(value, device, None)
+        self._devices.place(value, device, entry.facts.get("placed_dtype"))
         with self._store.lock:
             self._store.rekey(entry, key)
             self._store.publish(entry, value, {**entry.facts, **self._devices.describe(value)})

@@ -64,9 +64,10 @@ class Placer:
         facts = self._devices.describe(value)
         facts["backend"] = "unknown" if left else decision.backend
         facts["weights"] = provenance(value)
-        cast = decision.dtype or facts["dtype"]
+        cast = facts.get("placed_dtype") or decision.dtype or facts["dtype"]
         facts |= {"needed": decision.needed, "identity": identity, "key_dtype": cast}
         numbers = {name: facts[name] for name in ("device", "dtype", "memory_usage", "weights")}
+        numbers |= {"web": facts["web"]} if "web" in facts else {}
         numbers |= {"backend": facts["backend"], "predicted": decision.needed}
         return Loaded(value, facts, "; ".join(decision.notes), numbers)
 

@@ -51,6 +51,7 @@ class Request:
         family_priority: backends, best first, for a request without a device or a list.
         barred: backend -> reason, for the backends that do not suit the family; they are
             not chosen automatically, and tried with a warning when the caller names one.
+        browsers: the browsers' interfaces, best first for the family.
         needed: bytes that the model will take, by torch's name of the dtype (None: its own);
             returns None where that is not known.
     """
@@ -59,6 +60,7 @@ class Request:
     preferences: Preferences
     family_priority: tuple[str, ...] = (CPU,)
     barred: Mapping[str, str] | None = None
+    browsers: tuple[str, ...] = BROWSERS
     needed: Callable[[str | None], int | None] | None = None
 
     def needing(self, size: int) -> Request:
@@ -140,7 +142,8 @@ def decide(request: Request, snapshot: Snapshot) -> Decision:
             kind = InsufficientMemoryError if _is_shortage(chosen) else DeviceUnavailableError
             raise kind(f"{request.label}: {wanted} is forced and cannot be used: {chosen}.")
         last_word, short = chosen, short or _is_shortage(chosen)
-        if _is_explicit(wanted, request.preferences) or not obstacle:
+        asked_for = _is_explicit(wanted, request.preferences) or wanted.backend in BROWSERS
+        if asked_for or not obstacle:
             notes.append(f"{wanted} is not used: {chosen}")
     why = "; ".join(notes) or last_word
     if short:
@@ -189,13 +192,21 @@ def torch_devices(report: Mapping[str, Any]) -> dict[str, Memory | None]:
 def _candidates(request: Request) -> Iterator[DeviceName]:
     preferences, barred = request.preferences, request.barred or {}
     named: list[DeviceName] = []
-    for device in preferences.named:
+    for device in (*preferences.named, *_browsers(request)):
         named.append(device)
         if _has_stand_in(device, request):
             named.append(replace(device, index=None, simulated=True))
-    if not named:
-        named = [DeviceName(name) for name in request.family_priority if name not in barred]
+    if not preferences.named:
+        named += [DeviceName(name) for name in request.family_priority if name not in barred]
     yield from dict.fromkeys((*named, DeviceName(CPU)))
+
+
+def _browsers(request: Request) -> list[DeviceName]:
+    """Return where a model that is meant for browsers goes when no device is named."""
+    preferences, barred = request.preferences, request.barred or {}
+    if preferences.named or not preferences.for_browsers:
+        return []
+    return [DeviceName(name) for name in request.browsers if name not in barred]
 
 
 def _has_stand_in(wanted: DeviceName, request: Request) -> bool:
@@ -298,7 +309,9 @@ def _needed(device: DeviceName, dtype: str | None, request: Request) -> int | No
     known = (request.preferences.hw_compatibility or {}).get(device.backend)
     if known and known.peak_mb is not None:
         return int(known.peak_mb * MIB)
-    estimated = request.needed(dtype) if request.needed else None
+    # The module stays in float32 beside a browser's smaller file.
+    held = "float32" if device.backend in BROWSERS else dtype
+    estimated = request.needed(held) if request.needed else None
     if estimated is None:
         return None
     beside = 0 if device.simulated else _BESIDE.get(device.backend, 0)
@@ -362,13 +375,17 @@ def _dtype(
     wanted: DeviceName, request: Request, report: Mapping[str, Any]
 ) -> tuple[str | None, str]:
     """Return the dtype to cast to, and a note where the asked one is not there."""
-    asked = request.preferences.precision
+    asked = request.preferences.precision or _smaller_for_browsers(wanted, request, report)
     own = "float32" if wanted.backend in _ENGINES else None
     if asked is None:
         return own, ""
-    proved = {own} if wanted.backend in BROWSERS else _proved_dtypes(wanted, report)
-    # int8 needs quantized layers, which a cast does not make.
-    if asked != "int8" and (proved is None or asked in proved):
+    if wanted.backend in BROWSERS:
+        # Weights in int8 are floats again before anything computes with them.
+        proved: set[str] | None = {"float32", "int8"} | _halves(wanted, report)
+    else:
+        # int8 needs quantized layers, which a cast does not make.
+        proved = _proved_dtypes(wanted, report) if asked != "int8" else set()
+    if proved is None or asked in proved:
         return asked, ""
     if _is_forced_backend(wanted, request.preferences):
         raise DeviceUnavailableError(
@@ -376,6 +393,21 @@ def _dtype(
         )
     kept = "it computes in float32" if own else "the model keeps its own dtype"
     return own, f"{asked} does not work on {wanted}; {kept}"
+
+
+def _smaller_for_browsers(
+    wanted: DeviceName, request: Request, report: Mapping[str, Any]
+) -> str | None:
+    """Return the precision that makes a browser's file smaller, where that is wanted."""
+    if wanted.backend not in BROWSERS or not request.preferences.shrinks_for_browsers:
+        return None
+    return next(iter(_halves(wanted, report)), "int8")
+
+
+def _halves(wanted: DeviceName, report: Mapping[str, Any]) -> set[str]:
+    """Return float16 where a real browser computed in it."""
+    real = set() if wanted.simulated else _proved_dtypes(wanted, report) or set()
+    return real & {"float16"}
 
 
 def _devices(backend: str, report: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -479,7 +479,9 @@ class ResourcePool:
         preferences = parse_preferences(hardware_preferences)
         facts = family_facts(preferences.model_family or model_type, model_name)
         identity = Identity(facts.family, model_name, revision or "", variant or "")
-        request = Request(identity.label, preferences, facts.priority, facts.barred)
+        request = Request(
+            identity.label, preferences, facts.priority, facts.barred, facts.browsers or BROWSERS
+        )
         if needs is not None and needs < 0:
             raise ValueError(f"needs must be 0 bytes or more, not {needs!r}.")
         return identity, request if needs is None else request.needing(needs)
@@ -510,7 +512,8 @@ class ResourcePool:
     def _ask_browsers(self, preferences: Preferences) -> None:
         """Start the browsers, whose answers are remembered, where the caller names one."""
         named = any(device.backend in BROWSERS for device in preferences.named)
-        if named and self._ask_hardware is detect:
+        meant = preferences.for_browsers and not preferences.named
+        if (named or meant) and self._ask_hardware is detect:
             detect(web=True)
 
     def _hardware(self) -> Mapping[str, Any]:

@@ -13,6 +13,8 @@ from resource_pool._hardware import HARDWARE_NAMES
 from resource_pool.errors import PreferenceError
 
 _MAX_INDEX_DIGITS = 4
+#: The subfamily of models that are meant for browsers.
+WEB_DEPLOYMENT = "web_deployment"
 ENVIRONMENT_VARIABLE = "TEST_HARDWARE_PREFERENCES"
 
 # What people write -> torch's name of the dtype.
@@ -69,8 +71,19 @@ class Preferences:
     model_family: str | None = None
     subfamily: str | None = None
     fallback_to_simulation: bool = False
-    browser_optimized: bool = False
+    browser_optimized: bool | None = None
     description: str | None = None
+
+    @property
+    def for_browsers(self) -> bool:
+        """Whether the model is meant for browsers, and may go to one unnamed."""
+        return self.subfamily == WEB_DEPLOYMENT
+
+    @property
+    def shrinks_for_browsers(self) -> bool:
+        """Whether a browser gets a smaller file than float32 makes."""
+        asked = self.browser_optimized
+        return self.for_browsers if asked is None else asked
 
     @property
     def named(self) -> tuple[DeviceName, ...]:

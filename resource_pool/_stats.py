@@ -90,6 +90,7 @@ def model_facts(entry: Entry, now: float) -> dict[str, Any]:
         "load_seconds": entry.load_seconds,
         "leases": len(entry.lessees),
         "pinned": entry.pinned,
+        **({"web": facts["web"]} if "web" in facts else {}),
     }
 
 

@@ -7,6 +7,7 @@ wrong answers without an error.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -17,14 +18,15 @@ from resource_pool.devices.browser_runtime import require_runtime
 from resource_pool.devices.browser_session import BrowserSession, Program
 from resource_pool.devices.flat import Inputs, as_array, difference
 from resource_pool.devices.onnx_export import Exported, changing_axes
+from resource_pool.devices.onnx_precision import TOLERANCES
 from resource_pool.devices.web_engines import BrowserEngine, Engine, Run, SimulatedEngine
 from resource_pool.errors import UnsupportedOperationError
+
+logger = logging.getLogger("resource_pool")
 
 BACKENDS = ("webgpu", "webnn")
 #: What a device's name ends with where nothing but a simulation computes.
 SIMULATION = "simulation"
-# The greatest difference from torch in float32, as a share of the greatest value.
-_TOLERANCE = 1e-3
 
 
 def is_browser(device: str) -> bool:
@@ -37,13 +39,17 @@ def is_simulated(device: str) -> bool:
     return device.partition(":")[2] == SIMULATION
 
 
-def place(model: Any, device: str) -> None:
+def place(model: Any, device: str, dtype: str | None = None) -> None:
     """Let a model's forward run in a browser, and compare it with torch.
+
+    Where it does not run in less than float32, or differs too much, it goes there in float32, and
+    the log says why.
 
     Args:
         model: a transformers model; it is set to evaluation, and brought to RAM in float32.
         device: "webgpu", "webnn:INDEX" (of the browsers that detection proved), or
             "webgpu:simulation".
+        dtype: "float32", or a smaller file: "float16", or "int8" for the weights alone.
 
     Raises:
         UnsupportedOperationError: something that it needs is not here, it cannot be exported,
@@ -56,10 +62,26 @@ def place(model: Any, device: str) -> None:
     if modules.elsewhere(model, "cpu"):
         model.to("cpu")
     modules.cast(model, "float32")
-    forward = WebForward(model, engine_for(device))
-    for one in inputs:
-        forward(**one)  # which compares
-    forwards.attach(model, forward)
+    forwards.attach(model, _compared(model, device, dtype or "float32", inputs))
+
+
+def _compared(
+    model: Any, device: str, dtype: str, inputs: Sequence[Mapping[str, Any]]
+) -> WebForward:
+    """Return what computes the model there as torch does, in float32 if not in less."""
+    forward = WebForward(model, engine_for(device), dtype)
+    try:
+        for one in inputs:
+            forward(**one)  # which compares
+    except UnsupportedOperationError as error:
+        if dtype == "float32":
+            raise
+        logger.warning("In %s it does not run on %s: %s float32 is tried.", dtype, device, error)
+        # In a browser of its own: what failed may have left that one unsound.
+        return _compared(model, device, "float32", inputs)
+    if dtype != "float32":
+        logger.info("On %s %s", device, forward.effect())
+    return forward
 
 
 def engine_for(device: str, *, verbose: bool = False) -> Engine:
@@ -103,18 +125,22 @@ def _program(browser: Mapping[str, Any]) -> Program:
 class WebForward(forwards.Forward):
     """A forward that a browser computes, or the simulation of one.
 
+    ``dtype`` is that of the file: of "int8", only the weights are in it.
+
     Attributes:
         engine: what computes.
+        tolerance: the greatest difference that passes.
         difference: the greatest difference from torch so far, as a share of the greatest value.
         exports: the ONNX files.
     """
 
     title = "A browser"
 
-    def __init__(self, model: Any, engine: Engine) -> None:
+    def __init__(self, model: Any, engine: Engine, dtype: str = "float32") -> None:
         suffix = SIMULATION if engine.simulated else "0"
-        super().__init__(model, f"{engine.provider}:{suffix}", "float32")
+        super().__init__(model, f"{engine.provider}:{suffix}", dtype)
         self.engine = engine
+        self.tolerance = TOLERANCES[dtype]
         self.backend = self.device if engine.simulated else engine.provider
         self.difference = 0.0
         self.exports: dict[Hashable, Exported] = {}
@@ -131,7 +157,7 @@ class WebForward(forwards.Forward):
         exported = self.exports.get(kind)
         if exported is None:
             path = self.engine.folder / f"model-{id(self)}-{len(self.exports)}.onnx"
-            exported = self.exports[kind] = Exported(model, inputs, path)
+            exported = self.exports[kind] = Exported(model, inputs, path, self.dtype)
         sizes = {
             name: inputs.tensors[index].shape[axis] for (index, axis), name in exported.axes.items()
         }
@@ -140,7 +166,7 @@ class WebForward(forwards.Forward):
 
     def for_part(self, part: Any) -> WebForward:
         """Let a part run in the same browser."""
-        return WebForward(part, self.engine)
+        return WebForward(part, self.engine, self.dtype)
 
     def describe(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Count what the browser's processes take beside the module."""
@@ -149,7 +175,9 @@ class WebForward(forwards.Forward):
         return facts | {
             "device": self.device,
             "dtype": self.dtype,
+            "placed_dtype": self.dtype,
             "simulated": self.engine.simulated,
+            "web": self.measured(),
             "memory_usage": size,
             "memory_estimation_method": f"parameters_buffers_and_{beside}",
             "sizes": {"cpu": size},
@@ -159,10 +187,30 @@ class WebForward(forwards.Forward):
         """Return what was found out about it in the browser, as plain values; times in ms."""
         return {
             "device": self.device,
+            "dtype": self.dtype,
             "simulated": self.engine.simulated,
-            "difference": self.difference,
+            **self.measured(),
             **self.engine.facts(),
         }
+
+    def measured(self) -> dict[str, Any]:
+        """Return what the precision does: bytes to download, and the difference from torch."""
+        exports = self.exports.values()
+        return {
+            "difference": self.difference,
+            "tolerance": self.tolerance,
+            "download_bytes": sum(one.path.stat().st_size for one in exports),
+            "float32_download_bytes": sum(one.float32_bytes for one in exports),
+        }
+
+    def effect(self) -> str:
+        """Say in a sentence what less than float32 does."""
+        known = self.measured()
+        size, full = known["download_bytes"], known["float32_download_bytes"]
+        return (
+            f"its file is in {self.dtype}: {size / full:.0%} of {full / 2**20:.1f} MiB; it differs "
+            f"from torch by {self.difference:.2g} of the greatest value, {self.tolerance:g} passes."
+        )
 
     def _traced_kind(self, inputs: Inputs) -> Hashable:
         changing = set(changing_axes(inputs))
@@ -204,10 +252,11 @@ class _Computation:
         with torch.no_grad():
             expected = type(model).forward(model, **self._inputs.rebuilt(tensors))
         found = difference(expected, output)
-        if not found <= _TOLERANCE:
+        if not found <= forward.tolerance:
             raise UnsupportedOperationError(
                 f"{forward.device} computes something else than torch (by {found:.2g} of the "
-                f"greatest value, for inputs of {_sizes(tensors)})."
+                f"greatest value, for inputs of {_sizes(tensors)}; in {forward.dtype}, "
+                f"{forward.tolerance:g} passes)."
             )
         forward.difference = max(forward.difference, found)
 

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resource_pool.devices import modules
+from resource_pool.devices import modules, onnx_precision
 from resource_pool.devices.flat import Inputs, Outputs, flat_forward
 from resource_pool.devices.onnx_operators import OPSET, known_operators
 from resource_pool.errors import UnsupportedOperationError
@@ -43,9 +43,10 @@ class Exported:
         axes: the names of the dimensions that may change, by (index of the input, axis).
         outputs: how to put the output together.
         graph: what the file has.
+        float32_bytes: the size of the file in float32, whatever it was converted to.
     """
 
-    def __init__(self, model: Any, inputs: Inputs, path: Path) -> None:
+    def __init__(self, model: Any, inputs: Inputs, path: Path, dtype: str = "float32") -> None:
         _require_onnx()
         if modules.describe(model)["memory_usage"] > _MOST_BYTES:
             raise UnsupportedOperationError("The model is too large for one ONNX file (2 GiB).")
@@ -55,6 +56,8 @@ class Exported:
             (index, axis): f"{names[index]}_{axis}" for index, axis in changing_axes(inputs)
         }
         self.outputs = _export(model, inputs, names, self.axes, path)
+        self.float32_bytes = path.stat().st_size
+        onnx_precision.convert(path, dtype)
         self.graph = _read(path)
         self.inputs = [name if name in self.graph.inputs else None for name in names]
 

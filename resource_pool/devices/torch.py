@@ -53,7 +53,7 @@ class TorchDevices:
             openvino.place(model, device, dtype)
             return ""
         if browser.is_browser(device):
-            browser.place(model, device)
+            browser.place(model, device, dtype)
             return ""
         forwards.remove(model)
         # The smaller first: half precision must not take a GPU's memory in float32.

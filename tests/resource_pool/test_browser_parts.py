@@ -80,10 +80,61 @@ def test_a_list_tries_each_browser_and_its_simulation_in_order():
     assert decided({**wish, "fallback_to_simulation": False}, webnn=True).device == "webnn:0"
 
 
-def test_browsers_compute_in_float32_and_the_log_says_so():
-    decision = decided({"device": "webgpu", "precision": "fp16"}, webgpu=True)
-    assert decision.dtype == "float32"
-    assert "float16 does not work on webgpu" in decision.notes[0]
+def with_half(report: dict) -> dict:
+    report["details"]["webgpu"]["devices"][0]["dtypes"] = ["fp32", "fp16"]
+    return report
+
+
+@pytest.mark.parametrize(
+    ("wish", "half", "dtype"),
+    [
+        ({}, True, "float32"),
+        ({"precision": "fp16"}, True, "float16"),
+        ({"precision": "fp16"}, False, "float32"),
+        ({"precision": "int8"}, False, "int8"),
+        ({"precision": "fp32", "browser_optimized": True}, True, "float32"),
+        ({"browser_optimized": True}, True, "float16"),
+        ({"browser_optimized": True}, False, "int8"),
+        ({"subfamily": "web_deployment"}, False, "int8"),
+        ({"subfamily": "web_deployment", "browser_optimized": False}, True, "float32"),
+    ],
+)
+def test_what_a_browser_is_given_is_as_small_as_was_asked_and_it_proved(wish, half, dtype):
+    report = fake_report(webgpu=True)
+    report["details"]["webgpu"]["devices"][0]["dtypes"] = ["fp32"]
+    request = Request("m", parse_preferences({"device": "webgpu", **wish}))
+    decision = decide(request, Snapshot(with_half(report) if half else report))
+    assert (decision.device, decision.dtype) == ("webgpu:0", dtype)
+    fell_back = wish == {"precision": "fp16"} and not half
+    assert any("float16 does not work on webgpu" in note for note in decision.notes) == fell_back
+
+
+def test_a_simulation_proves_no_float16():
+    both = {"device": "webgpu", "fallback_to_simulation": True, "browser_optimized": True}
+    assert decided(both).dtype == "int8"
+
+
+def test_a_model_for_browsers_goes_to_the_familys_browser_first_and_then_on():
+    def where(browsers=("webnn", "webgpu"), wish=None, barred=None, **here: object) -> str:
+        preferences = parse_preferences({"subfamily": "web_deployment", **(wish or {})})
+        request = Request("m", preferences, ("cuda", "cpu"), barred, browsers)
+        return decide(request, Snapshot(fake_report(**here), can_simulate=True)).device
+
+    assert where(webgpu=True, webnn=True, cuda=[{}]) == "webnn:0"
+    assert where(("webgpu", "webnn"), webgpu=True, webnn=True) == "webgpu:0"
+    assert where(webgpu=True, cuda=[{}]) == "webgpu:0"
+    assert where(cuda=[{}]) == "cuda:0"
+    assert where(wish={"fallback_to_simulation": True}, cuda=[{}]) == "webnn:simulation"
+    assert where(wish={"device": "cpu"}, webgpu=True) == "cpu"
+    assert where(barred={"webgpu": "no", "webnn": "no"}, webgpu=True, webnn=True) == "cpu"
+
+
+def test_the_order_of_browsers_is_the_matrixs():
+    from resource_pool._families import family_facts
+
+    assert family_facts("embedding", "bert-base-uncased").browsers == ("webnn", "webgpu")
+    assert family_facts("vision", "google/vit-base-patch16-224").browsers == ("webgpu", "webnn")
+    assert family_facts("text_generation", "gpt2").browsers == ("webgpu", "webnn")
 
 
 # -- the engine's files ----------------------------------------------------------------------
@@ -321,6 +372,104 @@ def test_another_answer_than_torchs_is_refused_at_placement_and_at_new_sizes(tor
     inputs = {name: value[:, :5] for name, value in example_inputs(model).items()}
     with pytest.raises(UnsupportedOperationError, match="something else than torch"):
         model(**inputs)
+
+
+OPTIMIZED = {
+    "priority_list": ["webgpu"], "fallback_to_simulation": True, "browser_optimized": True,
+}  # fmt: skip
+
+
+def test_an_optimized_model_is_smaller_by_measure_and_differs_by_measure(torch, caplog):
+    pool = ResourcePool(hardware=fake_report)
+    with caplog.at_level(logging.INFO, "resource_pool"):
+        model = pool.get_model("embedding", "bert", lambda: load("bert"), OPTIMIZED)
+    plain = pool.get_model(
+        "embedding", "bert", lambda: load("bert"), {**OPTIMIZED, "browser_optimized": False}
+    )
+    assert plain is not model
+    assert [*pool.models] == [f"embedding:bert:webgpu:simulation:{t}" for t in ("int8", "float32")]
+    small, full = (row["web"] for row in pool.get_stats()["models"].values())
+    assert pool.events()[0].numbers["web"] == small
+    assert small["download_bytes"] < 0.4 * small["float32_download_bytes"]
+    assert full["download_bytes"] == full["float32_download_bytes"]
+    assert 1e-3 < small["difference"] <= small["tolerance"] == 1e-1
+    assert full["difference"] < full["tolerance"] == 1e-3
+    assert "its file is in int8: " in caplog.text
+    assert "0.1 passes" in caplog.text
+
+
+def test_an_optimized_model_moves_to_torch_in_float32(torch):
+    pool = ResourcePool(hardware=fake_report)
+    pool.get_model("embedding", "bert", lambda: load("bert"), OPTIMIZED)
+    pool.move_model_to_device("embedding", "bert", "cpu")
+    assert [*pool.models] == ["embedding:bert:cpu:float32"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_smaller_files_keep_their_inputs_and_what_they_compute(torch, tmp_path, dtype):
+    onnx = pytest.importorskip("onnx")
+    from resource_pool.devices.flat import Inputs
+    from resource_pool.devices.onnx_export import Exported
+
+    model = load("gpt2", "AutoModelForCausalLM")
+    forward = browser.WebForward(model, browser.engine_for("webgpu:simulation"), dtype)
+    given = example_inputs(model, batch=2)
+    given["attention_mask"] = torch.ones_like(given["input_ids"])
+    given["attention_mask"][0, :3] = 0
+    forward(**given)  # which compares
+    measured = forward.measured()
+    share = {"float16": 0.55, "int8": 0.35}[dtype]
+    assert measured["download_bytes"] < share * measured["float32_download_bytes"]
+    (exported,) = forward.exports.values()
+    full = Exported(model, Inputs({**given, "use_cache": False}, ""), tmp_path / "full.onnx")
+    kinds = [
+        [(one.name, one.type.tensor_type.elem_type) for one in onnx.load(str(path)).graph.output]
+        for path in (exported.path, full.path)
+    ]
+    assert kinds[0] == kinds[1]
+
+
+@given(
+    st.integers(1, 5), st.integers(1, 5), st.sampled_from([0, -1]),
+    st.lists(st.floats(-1e3, 1e3, width=32), min_size=25, max_size=25),
+)  # fmt: skip
+def test_weights_in_int8_are_off_by_half_a_step_of_their_channel_at_most(
+    rows, columns, axis, drawn
+):
+    from resource_pool.devices.onnx_precision import _quantised
+
+    values = np.array(drawn[: rows * columns], "float32").reshape(rows, columns)
+    whole, scales = _quantised(values, axis)
+    assert whole.dtype == np.int8
+    scale = scales.reshape((-1, 1) if axis == 0 else (1, -1))
+    assert (abs(whole * scale - values) <= scale * 0.501 + 1e-6).all()
+
+
+def test_a_browser_that_cannot_compute_in_less_computes_in_float32_and_says_so(
+    torch, monkeypatch, caplog
+):
+    real = web_engines.SimulatedEngine.load
+
+    def refuse(self, exported, dimensions):
+        if exported.path.stat().st_size != exported.float32_bytes:
+            raise UnsupportedOperationError("no kernel for DequantizeLinear.")
+        return real(self, exported, dimensions)
+
+    monkeypatch.setattr(web_engines.SimulatedEngine, "load", refuse)
+    pool = ResourcePool(hardware=fake_report)
+    model = pool.get_model("embedding", "bert", lambda: load("bert"), OPTIMIZED)
+    told = [r for r in caplog.records if "no kernel for DequantizeLinear" in r.getMessage()]
+    assert len(told) == 1
+    ((key, facts),) = pool.get_stats()["models"].items()
+    assert key == "embedding:bert:webgpu:simulation:float32"
+    assert (facts["dtype"], facts["web"]["tolerance"]) == ("float32", 1e-3)
+    assert pool.get_model("embedding", "bert", None, OPTIMIZED) is model
+    forced = {
+        "device": "webgpu", "fallback_to_simulation": True, "force_device": True,
+        "precision": "int8",
+    }  # fmt: skip
+    with pytest.raises(DeviceUnavailableError, match="int8 is forced"):
+        pool.get_model("embedding", "other", lambda: load("bert"), forced)
 
 
 def test_half_precision_comes_to_float32_and_an_encoder_decoder_goes_with_its_encoder(torch):
