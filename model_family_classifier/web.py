@@ -16,6 +16,15 @@ def web_limits() -> dict[str, Any]:
     return limits
 
 
+def recorded_browser(backend: str) -> dict[str, Any]:
+    """Return what a browser once said of a backend, as a report would have it; {} for none.
+
+    Beside the limits: ``browser`` and ``as_of``, and ``operators``, those of ONNX that it has.
+    """
+    recorded: dict[str, Any] = web_limits()["recorded"].get(backend, {})
+    return recorded
+
+
 def reported_web_limits(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return the limits that the browsers in a hardware report gave, by their own names.
 

@@ -158,32 +158,40 @@ class BrowserEngine:
 
 
 class SimulatedEngine:
-    """onnxruntime on the CPU, within the sizes that browsers are known to allow; see ``Engine``.
+    """onnxruntime on the CPU, within the limits that browsers are known to have; see ``Engine``.
 
-    It shows that the file is whole and computes what torch does. It does not show that a
-    browser's engine computes the same.
+    It shows that the file is whole and computes what torch does, and which of its operators a
+    browser that was asked once does not have. It does not show that a browser's engine computes
+    the same.
     """
 
     simulated = True
 
     def __init__(self, provider: str) -> None:
+        from model_family_classifier.web import recorded_browser
+
         self.provider = provider
         self.folder = Path(tempfile.mkdtemp(prefix="rp-web-"))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._size = 0
         self._timings = Timings(0.0, [])
+        self._recorded = recorded_browser(provider)
+        self._absent: dict[str, int] = {}
 
-    def load(self, exported: Exported, dimensions: Mapping[str, int]) -> Run:  # noqa: ARG002
-        """Refuse what browsers guarantee no room for; load the rest.
+    def load(self, exported: Exported, dimensions: Mapping[str, int]) -> Run:
+        """Refuse what browsers have no room or no operators for; load the rest.
 
         Raises:
-            UnsupportedOperationError: a tensor, or all weights together, are too large.
+            UnsupportedOperationError: a tensor, or all weights together, are too large, or the
+                browser that was asked once has none of the operators.
         """
         import onnxruntime
 
-        why = too_large(self.provider, exported, {})
+        why = too_large(self.provider, exported, self._recorded)
         if why:
             raise UnsupportedOperationError(f"Too large for {_TITLES[self.provider]}: {why}.")
+        if self._recorded:
+            self._look_for_operators(exported, dimensions)
         started = time.perf_counter()
         session = onnxruntime.InferenceSession(
             str(exported.path), providers=["CPUExecutionProvider"]
@@ -202,7 +210,40 @@ class SimulatedEngine:
         import onnxruntime
 
         name = f"none: onnxruntime {onnxruntime.__version__} on the CPU simulates it"
-        return {"browser": name, "adapter_kind": "simulated", **self._timings.to_dict()}
+        return {
+            "browser": name,
+            "adapter_kind": "simulated",
+            "recorded_browser": self._recorded.get("browser"),
+            "absent_operators": dict(self._absent) if self._recorded else None,
+            **self._timings.to_dict(),
+        }
+
+    def _look_for_operators(self, exported: Exported, dimensions: Mapping[str, int]) -> None:
+        """Count the operators that the recorded browser lacks, in the graph that it would get.
+
+        With fixed sizes, onnxruntime computes beforehand what depends on sizes alone.
+        """
+        import onnx
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        reduced = exported.path.with_suffix(".reduced")
+        options.optimized_model_filepath = str(reduced)
+        for name, size in dimensions.items():
+            options.add_free_dimension_override_by_name(name, size)
+        try:
+            onnxruntime.InferenceSession(str(exported.path), options, ["CPUExecutionProvider"])
+            nodes = Counter(node.op_type for node in onnx.load(str(reduced)).graph.node)
+        finally:
+            reduced.unlink(missing_ok=True)
+        known = set(self._recorded["operators"]) | {"Constant"}
+        self._absent = {name: count for name, count in nodes.items() if name not in known}
+        if nodes and sum(self._absent.values()) == nodes.total():
+            raise UnsupportedOperationError(
+                f"Nothing of the model would run on {_TITLES[self.provider]}: "
+                f"{self._recorded['browser']} has no {', '.join(self._absent)}."
+            )
 
     def _run(self, session: Any, arrays: Arrays) -> list[Any]:
         started = time.perf_counter()

@@ -85,7 +85,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["export"]:
         yield from _export_lines(found["export"])
     if found["simulation"]:
-        yield f"  Simulated on the CPU: {_difference(found['simulation'])}"
+        yield from _simulation_lines(found["simulation"])
     if found["run"]:
         yield from _run_lines(found["run"])
     yield from (f"  Missing: {sentence}" for sentence in found["missing"])
@@ -105,6 +105,15 @@ def _export_lines(export: Mapping[str, Any]) -> Iterator[str]:
         f"{as_size(export['largest_tensor_bytes'])}"
     )
     yield f"  Limits: {export['too_large'] or f'within what every browser guarantees: {sizes}'}"
+
+
+def _simulation_lines(simulation: Mapping[str, Any]) -> Iterator[str]:
+    yield f"  Simulated on the CPU: {_difference(simulation)}"
+    absent = simulation["absent_operators"]
+    if absent is not None:
+        named = ", ".join(f"{name} {count}" for name, count in absent.items())
+        told = f"computes on its CPU: {named}" if named else "has all operators"
+        yield f"  Recorded: {simulation['recorded_browser']} {told}"
 
 
 def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:

@@ -309,6 +309,39 @@ def test_documented_limits_bind_a_simulation():
     assert web_engines.too_large("webgpu", exported, reported) is None
 
 
+def one_operator(name: str, folder: Path) -> SimpleNamespace:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    kind = onnx.TensorProto.FLOAT
+    ends = [onnx.helper.make_tensor_value_info(end, kind, ["n", 2]) for end in "xy"]
+    node = onnx.helper.make_node(name, ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [ends[0]], [ends[1]])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), folder / "m.onnx")
+    return SimpleNamespace(path=folder / "m.onnx", graph=Graph(frozenset("x"), {name: 1}, 0, 0))
+
+
+def test_a_simulation_of_webnn_knows_the_operators_that_a_browser_reported(tmp_path):
+    engine = web_engines.SimulatedEngine("webnn")
+    engine.load(one_operator("Tanh", tmp_path), {"n": 3})
+    facts = engine.facts()
+    assert facts["absent_operators"] == {}
+    assert facts["recorded_browser"].startswith("Chromium 147")
+    with pytest.raises(UnsupportedOperationError, match=r"Nothing .* on WebNN: .* has no Sinh"):
+        engine.load(one_operator("Sinh", tmp_path), {"n": 3})
+    # WebGPU reports no operators, and nothing is made up.
+    engine = web_engines.SimulatedEngine("webgpu")
+    engine.load(one_operator("Sinh", tmp_path), {"n": 3})
+    assert engine.facts()["absent_operators"] is None
+
+
+def test_recorded_limits_bind_a_simulation_of_webnn():
+    exported = SimpleNamespace(graph=Graph(frozenset(), {}, 0, 1 << 31), path=Path("m.onnx"))
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UnsupportedOperationError, match="2048 MiB"):
+        web_engines.SimulatedEngine("webnn").load(exported, {})
+
+
 # -- simulated models ------------------------------------------------------------------------
 
 
