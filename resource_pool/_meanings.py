@@ -134,6 +134,12 @@ STATISTICS = {
     "models.*.load_seconds": "how long its constructor and its placement took",
     "models.*.leases": "how many hold it",
     "models.*.pinned": "whether it is pinned",
+    "models.*.web": "of a model in a browser or its simulation only, as measured at placement",
+    "models.*.web.difference": "the greatest from torch, as a share of the greatest value",
+    "models.*.web.tolerance": "the greatest difference that passes, which is wider in less than "
+    "float32",
+    "models.*.web.download_bytes": "of its ONNX files",
+    "models.*.web.float32_download_bytes": "what they would be in float32",
     "devices": "a row for each device that the pool has used",
     "devices.*.used_mb": "cached, or evicted and not free yet",
     "devices.*.reserved_mb": "being loaded",

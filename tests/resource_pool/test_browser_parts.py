@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hardware_detection.testing import fake_report, use_report
 from resource_pool import DeviceUnavailableError, ResourcePool, UnsupportedOperationError
+from resource_pool._meanings import STATISTICS
 from resource_pool._planner import Request, Snapshot, decide, memory_place
 from resource_pool._preferences import parse_preferences
 from resource_pool.devices import browser, browser_runtime, forwards, web_engines
@@ -422,6 +423,9 @@ def test_an_optimized_model_is_smaller_by_measure_and_differs_by_measure(torch, 
     assert plain is not model
     assert [*pool.models] == [f"embedding:bert:webgpu:simulation:{t}" for t in ("int8", "float32")]
     small, full = (row["web"] for row in pool.get_stats()["models"].values())
+    assert {f"models.*.web.{key}" for key in small} == {
+        key for key in STATISTICS if key.startswith("models.*.web.")
+    }
     assert pool.events()[0].numbers["web"] == small
     assert small["download_bytes"] < 0.4 * small["float32_download_bytes"]
     assert full["download_bytes"] == full["float32_download_bytes"]
