@@ -36,7 +36,12 @@ def matrix(runs: Sequence[Tidy]) -> dict[str, Any]:
 
 
 def _columns(found: set[str]) -> list[str]:
-    known = [name for name in HARDWARE_NAMES if name in found]
+    known = [
+        name
+        for hardware in HARDWARE_NAMES
+        for name in (hardware, f"{hardware} (simulated)")
+        if name in found
+    ]
     others = sorted(found - {*known, NOWHERE})
     return [*known, *others, *({NOWHERE} & found)]
 
@@ -64,10 +69,13 @@ def _placed_on(file: Tidy, backend: str) -> Tidy | None:
 def _elsewhere(file: Tidy) -> Iterator[tuple[str, Tidy]]:
     """Yield the hardware other than the file's own, and what its test came to there."""
     own = file["placements"][0]["backend"] if file["placements"] else None
+    places = {one["backend"] for one in file["placements"]}
     for test in file["tests"] if file["model_name"] else ():
         found = _ELSEWHERE.match(test["name"].rpartition(".")[2])
-        if found and found[1] != own:
-            yield found[1], test
+        simulated = f"{found[1]} (simulated)" if found else ""
+        place = simulated if simulated in places else found[1] if found else own
+        if place != own:
+            yield str(place), test
 
 
 def _cell(

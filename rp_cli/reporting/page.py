@@ -12,7 +12,7 @@ from typing import Any
 
 from rp_cli.reporting import plots
 from rp_cli.reporting.events import spans
-from rp_cli.reporting.runs import Tidy, counted, rank
+from rp_cli.reporting.runs import Tidy, counted, rank, skip_reasons
 
 _FOLDER = Path(__file__).parent / "page"
 _KINDS = {"passed": "good", "ok": "good", "skipped": "mild", "deselected": "mild",
@@ -43,6 +43,7 @@ def page(summary: Mapping[str, Any]) -> str:
         rank=rank,
         sortable=lambda value: "" if value is None else value,
         reason=lambda text: str(text).rpartition(": ")[2],
+        skips=skip_reasons,
         percent=lambda share: f"{100 * share:+.1f} %",
     )
     style, script = (_asset(name) for name in ("report.css", "report.js"))
@@ -59,10 +60,13 @@ def page(summary: Mapping[str, Any]) -> str:
 def _view(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template shows, with what it would otherwise have to compute."""
     table = summary["matrix"]
+    unused = _why_unused(table["cells"])
     return {
         **summary,
         "cells": {(cell["model_name"], cell["hardware"]): cell for cell in table["cells"]},
-        "hardware": table["hardware"],
+        # What nothing ran on comes last: it says the same of every model.
+        "hardware": sorted(table["hardware"], key=lambda name: name in unused),
+        "unused": unused,
         "used": [name for name in table["hardware"] if name in _used(table["cells"])],
         "models": table["models"],
         "cell_totals": counted(cell["status"] for cell in table["cells"]),
@@ -82,6 +86,18 @@ def _view(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _used(cells: list[Tidy]) -> set[str]:
     """Return the hardware on which a model really was."""
     return {cell["hardware"] for cell in cells if cell["weights"]}
+
+
+def _why_unused(cells: list[Tidy]) -> dict[str, str]:
+    """Return hardware -> the one reason for which every model skipped it."""
+    reasons: dict[str, set[str]] = {}
+    for cell in cells:
+        skipped = cell["status"] == "skipped" and not cell["weights"] and cell["detail"]
+        reason = cell["detail"].rpartition(": ")[2] if skipped else ""
+        reasons.setdefault(cell["hardware"], set()).add(reason)
+    return {
+        name: min(found) for name, found in reasons.items() if len(found) == 1 and "" not in found
+    }
 
 
 def _timelines(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

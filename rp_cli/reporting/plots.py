@@ -112,11 +112,16 @@ def _lane(span: Tidy, index: int, place: Any) -> Tidy:
     end = WIDE.right if ended is None else min(place(ended), WIDE.right)
     return {
         **span,
-        "label": _shortened(span["model_name"]),
+        "label": _shortened(_named(span)),
         "x": start,
         "y": WIDE.top + LANE * index,
         "width": max(round(end - start, 1), 2.0),
     }
+
+
+def _named(span: Tidy) -> str:
+    elsewhere = span["device"] not in (None, "cpu")
+    return f"{span['model_name']} on {span['device']}" if elsewhere else str(span["model_name"])
 
 
 def _shortened(name: str) -> str:

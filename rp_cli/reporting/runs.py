@@ -115,13 +115,41 @@ def _placement(placed: Json, model: str | None) -> Tidy:
         "key": key,
         "model_name": model or model_of(key, device),
         "device": device,
-        "backend": reading.optional_text(placed, "backend") or device.partition(":")[0],
+        "backend": _hardware(reading.optional_text(placed, "backend"), device),
         "dtype": dtype,
         "weights": reading.text(placed, "weights"),
         "memory_mb": reading.megabytes(placed, "memory_usage"),
         "predicted_mb": reading.megabytes(placed, "predicted"),
         "note": reading.text(placed, "note", ""),
     }
+
+
+def _hardware(backend: str | None, device: str) -> str:
+    """Return under which hardware a result counts; a simulation is never the hardware itself."""
+    name, _, index = device.partition(":")
+    return f"{backend or name} (simulated)" if index == "simulation" else backend or name
+
+
+def skip_reasons(run: Tidy) -> list[tuple[int, str]]:
+    """Return why tests of a run were skipped, and how many each, the most first.
+
+    What a reason says first, which model it is about, is left out: equal reasons are one.
+    """
+    reasons = Counter(
+        _skip_reason(test["detail"], file["model_name"])
+        for file in run["files"]
+        for test in file["tests"]
+        if test["status"] == "skipped"
+    )
+    return [(count, reason) for reason, count in reasons.most_common()]
+
+
+def _skip_reason(detail: str, model: str | None) -> str:
+    text = " ".join(detail.split())
+    first, found, rest = text.partition(": ")
+    # "text_generation:gpt2#AutoModel: cuda is forced ..."
+    is_key = model is not None and first.partition(":")[2].startswith(model) and " " not in first
+    return rest if found and is_key else text
 
 
 def model_of(key: str, device: str) -> str:

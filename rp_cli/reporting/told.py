@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from rp_cli.reporting.plots import size_label
 from rp_cli.reporting.reading import UNKNOWN, joined
-from rp_cli.reporting.runs import Tidy, failures_of
+from rp_cli.reporting.runs import Tidy, failures_of, skip_reasons
 
 RUN_HEADINGS = ("file", "status", "passed", "ran on", "weights", "seconds", "peak memory")
 COMPARED_HEADINGS = ("file", "change", "before", "after", "seconds", "ran on", "weights")
+
+# So many reasons are told; they come by how many tests each has skipped.
+_MOST_REASONS = 20
 
 
 def title(word: str, record: Tidy) -> str:
@@ -39,17 +41,11 @@ def run_notes(run: Tidy) -> list[str]:
     """Return each failure in a line, what was not run, and why tests were skipped."""
     failures = [failure_line(failure) for failure in failures_of(run)]
     not_run = [f"{len(run['not_run'])} files were not run"] if run["not_run"] else []
-    skipped = Counter(
-        test["detail"].replace("\n", " ")
-        for file in run["files"]
-        for test in file["tests"]
-        if test["status"] == "skipped"
-    )
-    return [
-        *failures,
-        *not_run,
-        *(f"{count} skipped: {reason}" for reason, count in skipped.most_common()),
-    ]
+    skips = [f"{count} skipped: {reason}" for count, reason in skip_reasons(run)]
+    if len(skips) > _MOST_REASONS:
+        others = sum(count for count, _ in skip_reasons(run)[_MOST_REASONS:])
+        skips[_MOST_REASONS:] = [f"{others} skipped for other reasons; `rp report --json` has them"]
+    return [*failures, *not_run, *skips]
 
 
 def failure_line(failure: Tidy) -> str:

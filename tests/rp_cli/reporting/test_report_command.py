@@ -62,6 +62,21 @@ def test_why_tests_skipped_is_told_once_per_reason(rp, store, make):
         assert "1 skipped: no weights" in out
 
 
+def test_equal_reasons_of_different_models_are_one(rp, store, make):
+    why = "cuda is forced and cannot be used: no driver is here"
+    files = [
+        make.file(name, tests=[make.test("t", "skipped", f"embedding:{name}: {why}")])
+        for name in ("gpt2", "org/bert", "m")
+    ]
+    files[2]["tests"] = [make.test("t", "skipped", f"reason {n}") for n in range(30)]
+    store.save(make.run(files))
+    for form in ([], ["--markdown"]):
+        out = rp("report", *form).out
+        assert f"2 skipped: {why}" in out
+        assert out.count(why) == 1
+        assert "11 skipped for other reasons" in out
+
+
 def test_the_newest_come_first_and_last_bounds_them(rp, store, make):
     for number in range(4):
         store.save(make.run([], started_at=f"2026-01-0{number + 1}"))

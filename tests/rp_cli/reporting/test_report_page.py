@@ -202,6 +202,21 @@ class TestInABrowser:
         assert seen.tab.evaluate(wide) == []
         assert seen.tab.evaluate("document.documentElement.scrollWidth") <= 390
 
+    def test_hardware_that_is_not_here_is_told_once_and_last(self, store, make, show, tmp_path):
+        files = [
+            make.file(name, tests=[make.test("test_cuda_agrees_with_cpu_float32", "skipped",
+                                             f"embedding:{name}: cuda is forced: no driver")])
+            for name in ("a", "b")
+        ]  # fmt: skip
+        files.append(make.file("c", make.placement("c", "webgpu:simulation")))
+        store.save(make.run(files))
+        seen = show(page(summarise(store, tmp_path / "none", 9)))
+        heads = [head.strip() for head in seen.tab.locator(".matrix thead th").all_inner_texts()]
+        assert heads == ["model", "cpu", "webgpu (simulated)", "cuda"]
+        section = seen.tab.locator("#matrix").inner_text()
+        assert section.count("no driver") == 1
+        assert "2 skipped: cuda is forced: no driver" in seen.tab.locator("#runs").inner_text()
+
     def test_it_is_whole_without_scripts(self, filled, show):
         seen = show(filled, java_script_enabled=False)
         assert seen.tab.locator("#filter").is_hidden()

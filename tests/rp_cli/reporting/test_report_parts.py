@@ -56,6 +56,15 @@ class TestMatrix:
         placed = make.placement("m", "cuda:0"), make.placement("m", "cpu")
         assert matrix([run(make, [make.file("m", *placed)])])["hardware"] == ["cuda"]
 
+    def test_a_simulation_is_never_the_hardware_itself(self, make):
+        simulated = make.placement("m", "webgpu:simulation")
+        real = run(make, [make.file("m", make.placement("m", "webgpu:0"))], 2)
+        table = matrix([real, run(make, [make.file("m", simulated)])])
+        assert table["hardware"] == ["webgpu", "webgpu (simulated)"]
+        tests = [make.test("test_webgpu_agrees_with_cpu_float32")]
+        compared = make.file("m", make.placement("m"), simulated, tests=tests)
+        assert matrix([run(make, [compared])])["hardware"] == ["cpu", "webgpu (simulated)"]
+
     def test_a_file_that_broke_before_it_loaded_was_nowhere(self, make):
         file = make.file("m", status="crashed", error="killed", pool={})
         table = matrix([run(make, [file])])
