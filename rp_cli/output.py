@@ -6,13 +6,16 @@ import json
 import logging
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+T = TypeVar("T")
 LOGGERS = ("rp", "hardware_detection", "model_family_classifier", "resource_pool")
 
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -28,6 +31,29 @@ def print_json(data: Any) -> None:
 def say(message: str) -> None:
     """Write a message for people to stderr."""
     typer.echo(message, err=True)
+
+
+def progress(items: Iterable[T], what: str, *, least: int = 2) -> Iterable[T]:
+    """Show a bar on a terminal while at least so many items are gone through."""
+    listed = list(items)
+    if len(listed) < least or not sys.stderr.isatty():
+        return listed
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(listed, description=what, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on a terminal what takes its time; elsewhere show nothing."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
 
 
 def log_to_stderr() -> None:

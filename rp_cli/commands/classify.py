@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from rp_cli.errors import BadInputError, ExitCode, sentence
-from rp_cli.output import print_json, say
+from rp_cli.output import print_json, progress, say
 
 # The rows of the table, in the guides' order.
 SCHEMA_VERSION = 1
@@ -126,7 +126,7 @@ def _fitted(
                 **machine,
             ),
         }
-        for one in classified
+        for one in (progress(classified, "Predicting") if memory else classified)
     ]
 
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 import enum
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rp_cli.codegen.caches import clear_caches
 from rp_cli.codegen.plan import DEFAULT_TIMEOUT, TestPlan, make_plan
 from rp_cli.errors import BadInputError
-from rp_cli.output import log_to_stderr, print_json, say
+from rp_cli.output import log_to_stderr, print_json, progress, say
 
 if TYPE_CHECKING:
     from rp_cli.codegen.write import Draft
 
 logger = logging.getLogger("rp")
 
-T = TypeVar("T")
 SCHEMA_VERSION = 1
 # From so many models on, each is told in one line, and a terminal sees a progress bar.
 _MANY = 20
@@ -140,7 +139,7 @@ def command(
     report = detect_available_hardware(cache_file=cache, refresh=clear_cache and not only_look)
     drafts = draft_tests(plans, folder, templates)
     if not only_look:
-        write_drafts(_shown(drafts, "Writing"), force=force)
+        write_drafts(progress(drafts, "Writing", least=_MANY), force=force)
     for plan, one in zip(plans, classified, strict=True):
         _warn(plan, one, use_model_family)
     if diff:
@@ -194,17 +193,6 @@ def _kept(**options: str | None) -> tuple[str, ...]:
     return tuple(word for pair in pairs for word in pair)
 
 
-def _shown(items: Iterable[T], what: str) -> Iterable[T]:
-    """Show a progress bar on a terminal while many items are gone through."""
-    listed = list(items)
-    if len(listed) < _MANY or not sys.stderr.isatty():
-        return listed
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(listed, description=what, console=Console(stderr=True), transient=True)
-
-
 def _path(option: str, given: str) -> Path:
     """Return a path that was given; an empty text would silently mean the current folder."""
     if not given.strip():
@@ -221,7 +209,8 @@ def _classify(models: list[str], model_db: Path | None) -> list[dict[str, Any]]:
     names = dict.fromkeys(resolve_model_name(name) for name in models)
     model_db = model_db or existing_database()
     classified = [
-        classify_model(name, model_db_path=model_db) for name in _shown(names, "Classifying")
+        classify_model(name, model_db_path=model_db)
+        for name in progress(names, "Classifying", least=_MANY)
     ]
     for one in classified:
         for evidence in one["evidence"]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rp_cli.output import print_json
+from rp_cli.output import print_json, working
 
 if TYPE_CHECKING:
     from resource_pool.prediction import Device, Fit, Prediction
@@ -50,13 +50,9 @@ def command(
 
     known = _of_the_database(model)
     devices = [described_device(text) for text in on or ()] or _devices_here()
-    fits = [
-        Fit(
-            device,
-            predict(model, batch=batch, seq=seq, dtype=dtype, backend=device.backend, **known),
-        )
-        for device in devices
-    ]
+    asked = {"batch": batch, "seq": seq, "dtype": dtype, **known}
+    with working(f"Predicting {model}"):
+        fits = [Fit(device, predict(model, backend=device.backend, **asked)) for device in devices]
     if as_json:
         print_json(_document(fits))
     else:

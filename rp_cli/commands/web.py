@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rp_cli.errors import ExitCode
-from rp_cli.output import print_json, say
+from rp_cli.output import print_json, say, working
 
 command = typer.Typer(
     name="web",
@@ -42,7 +42,8 @@ def setup(
     """
     from resource_pool.devices.browser_runtime import VERSION, install
 
-    folder = install(again=again)
+    with working(f"Fetching onnxruntime-web {VERSION} with npm"):
+        folder = install(again=again)
     say(f"onnxruntime-web {VERSION} is in {folder}")
 
 
@@ -67,7 +68,8 @@ def check(
     """
     from rp_cli.checking.web import FAILS, MISSING, check_model
 
-    found = check_model(model, provider.value)
+    with working(f"Trying {model} on {provider.value}"):
+        found = check_model(model, provider.value)
     if as_json:
         print_json(found)
     else:
