@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import python_reference
 import typer
 
 import resource_pool
@@ -238,6 +239,7 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "reference" / "cli.md": command_line(),
         DOCS / "reference" / "json.md": json_documents(),
+        DOCS / "reference" / "python.md": python_reference.page(NOTE),
         **{DOCS / name: _filled(DOCS / name, parts) for name, parts in within.items()},
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ OURS = re.compile(r"(RP|RESOURCE_POOL|TEST_HARDWARE)_[A-Z_]+|[A-Z]+_SIMULATION_E
 def reference() -> Any:
     """Return the module of the script, which is in no package."""
     path = TOP / "docs" / "generate_reference.py"
+    sys.path.append(str(path.parent))  # as Python does for a script
     spec = importlib.util.spec_from_file_location("generate_reference", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
