@@ -66,7 +66,7 @@ PREFERENCES = {
     "browser_optimized": Meaning(
         "bool",
         "a browser gets a smaller file: float16 where it computed in that, else weights in int8; "
-        "[what that saves and costs](web.md#smaller-files) is measured",
+        "[what that saves and costs](web.md) is measured",
     ),
     "description": Meaning("text", "without effect"),
 }
