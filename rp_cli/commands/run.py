@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from rp_cli.runner.display import Lines
     from rp_cli.runner.history import Past
 
+# While files run, nobody waits long for another run to leave the records: the next file's end, or
+# the run's, keeps what this one could not.
+_KEEP_SECONDS = 0.5
 # A part of what a test says that lacks weights of which a twin can be made.
 _TWIN_ADVICE = "RP_WEIGHTS=auto"
 # How many earlier runs are asked what a file took and whether it failed.
@@ -99,8 +102,9 @@ def command(
     files = _failed_ones(files, history) if last_failed else files
     record = new_record(files)
     number = store.save(record)
+    hasty = Store(store.path, _KEEP_SECONDS)
     with _display(len(files), quiet=quiet) as display:
-        display.after_each = lambda: _keep(store, record, number)
+        display.after_each = lambda: _keep(hasty, record, number)
         run_tests(
             files,
             record,
@@ -174,7 +178,7 @@ def _cluster(engine: str, address: str | None) -> str:
 
 
 def _keep(store: Store, record: Mapping[str, Any], number: int) -> None:
-    """Keep what is done so far; a disk that is full now is told at the end, by the last save."""
+    """Keep what is done so far; what prevents it now is told at the end, by the last save."""
     with contextlib.suppress(OutputError, BadInputError):
         store.save(record, number)
 

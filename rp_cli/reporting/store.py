@@ -51,10 +51,16 @@ _FILES = "SELECT result FROM files WHERE record_id = ? ORDER BY place"
 
 
 class Store:
-    """Records by kind ("run", "check"), newest first. Safe for several processes at once."""
+    """Records by kind ("run", "check"), newest first. Safe for several processes at once.
 
-    def __init__(self, path: Path | None = None) -> None:
+    Args:
+        path: the file; None: that of rp's home.
+        patience: how many seconds a writer waits for another one; None: ``BUSY_SECONDS``.
+    """
+
+    def __init__(self, path: Path | None = None, patience: float | None = None) -> None:
         self.path = path or rp_home() / "records.sqlite3"
+        self.patience = BUSY_SECONDS if patience is None else patience
 
     def save(self, record: Mapping[str, Any], number: int | None = None) -> int:
         """Keep a record, which names its ``kind`` and ``started_at``; return its number.
@@ -100,7 +106,7 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(_connect(str(self.path))) as connection:
+        with contextlib.closing(_connect(str(self.path), self.patience)) as connection:
             with contextlib.suppress(sqlite3.OperationalError):
                 # Another process may be in the file now; then the next writer does this.
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -111,7 +117,7 @@ class Store:
 
     def _open_for_reading(self) -> sqlite3.Connection:
         """Return a connection; of a file where nothing can be written, to a copy in memory."""
-        connection = _connect(str(self.path))
+        connection = _connect(str(self.path), self.patience)
         try:
             _migrate(connection)
         except sqlite3.Error as error:
@@ -125,7 +131,7 @@ class Store:
         where = f"Records cannot be {done} in {self.path}: {error}"
         if "locked" in str(error) or "busy" in str(error):
             return OutputError(
-                f"{where}; another process has kept it for {BUSY_SECONDS:g} seconds: wait for "
+                f"{where}; another process has kept it for {self.patience:g} seconds: wait for "
                 "it, or choose another folder with RP_HOME."
             )
         # SQLite says OperationalError of a disk and of rights, but of columns and tables too.
@@ -137,9 +143,9 @@ class Store:
         )
 
 
-def _connect(name: str, *, uri: bool = False) -> sqlite3.Connection:
+def _connect(name: str, patience: float = 0.0, *, uri: bool = False) -> sqlite3.Connection:
     # No transaction but those that are begun here: the module's own begin too late.
-    return sqlite3.connect(name, timeout=BUSY_SECONDS, isolation_level=None, uri=uri)
+    return sqlite3.connect(name, timeout=patience, isolation_level=None, uri=uri)
 
 
 def _copy(path: Path) -> sqlite3.Connection:

@@ -18,7 +18,7 @@ from json_schemas import assert_fits
 from rp_cli.errors import ExitCode
 from rp_cli.reporting.store import Store
 from rp_cli.runner.results import lacking_weights
-from rp_cli.runner.run import new_record, run_one
+from rp_cli.runner.run import new_record, run_one, run_tests
 from rp_cli.runner.stopping import StopSignals
 from rp_cli.runner.telling import result_line, total_line
 
@@ -351,6 +351,24 @@ def test_a_database_that_is_damaged_meanwhile_does_not_hide_a_failure(
     assert done.code == code
     assert "rp: " in done.err
     assert "sqlite3.DatabaseError" not in done.err
+
+
+def test_records_that_another_run_has_locked_stop_no_file(rp, tmp_path, monkeypatch):
+    """They are locked whenever a file ends, and free again for the last save."""
+    monkeypatch.setattr("rp_cli.commands.run._KEEP_SECONDS", 0.01)
+
+    def run_locked(*arguments, real=run_tests, **options):
+        with contextlib.closing(sqlite3.connect(Store().path)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            real(*arguments, **options)
+        assert Store().last("run", 1)[0]["files"] == []
+
+    monkeypatch.setattr("rp_cli.runner.run.run_tests", run_locked)
+    write(tmp_path, PASSES, "test_a.py")
+    write(tmp_path, FAILS, "test_b.py")
+    assert rp("run", tmp_path).code == ExitCode.FAILED
+    (record,) = Store().last("run", 1)
+    assert {result["status"] for result in record["files"]} == {"passed", "failed"}
 
 
 def test_what_the_pool_decided_is_recorded(rp, tmp_path):
