@@ -177,7 +177,7 @@ class Dispatcher:
         output.hand_over()
         if worker.process is not None and worker.kind != "zygote":
             run.started, run.pid = run.asked, worker.process.pid
-        self._watcher.started(task.file)
+        self._watcher.started(task.file, worker.name if worker.kind == "gpu" else "")
 
     def _worker_for(self, task: Task) -> Worker:
         if task.lane == "fork":

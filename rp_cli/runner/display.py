@@ -80,24 +80,22 @@ class Bar(Lines):
         columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), words)
         self._progress = Progress(*columns, console=console, transient=True)
         self._bar = self._progress.add_task("starting", total=count)
-        self._now: list[str] = []
+        self._now: dict[str, str] = {}
 
-    def started(self, file: Path) -> None:
-        """Name one file more."""
-        self._now.append(file.stem)
+    def started(self, file: Path, where: str = "") -> None:
+        """Name one file more, and where it runs."""
+        self._now[str(file)] = f"{file.stem} ({where})" if where else file.stem
         self._show()
 
     def finished(self, result: FileResult) -> None:
         """Name one file less."""
-        name = Path(result["path"]).stem
-        if name in self._now:
-            self._now.remove(name)
+        self._now.pop(result["path"], None)
         self._progress.advance(self._bar)
         super().finished(result)
         self._show()
 
     def _show(self) -> None:
-        self._progress.update(self._bar, description=", ".join(self._now))
+        self._progress.update(self._bar, description=", ".join(self._now.values()))
 
     def __enter__(self) -> Bar:
         self._progress.start()

@@ -80,8 +80,8 @@ def file_result(file: Path, result_file: Path, ending: Ending) -> FileResult:
 class Watcher:
     """Is told what happens in a run; this one keeps silent."""
 
-    def started(self, file: Path) -> None:
-        """A file was started."""
+    def started(self, file: Path, where: str = "") -> None:
+        """A file was started; ``where``: on which GPU or node, if not in a process here."""
 
     def finished(self, result: FileResult) -> None:
         """A file has ended."""

@@ -257,7 +257,7 @@ class Engine:
             return  # it was ended while this was on its way
         elif event == "started":
             self._asked[number].started = time.monotonic()
-            self._watcher.started(self._asked[number].task.file)
+            self._watcher.started(self._asked[number].task.file, message["node"])
         elif event == "ended":
             self._ended(number, message)
         elif event == "lost":

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from rp_cli.errors import BadInputError, ExitCode
 from rp_cli.reporting.store import Store
+from rp_cli.runner.display import Bar
 from rp_cli.runner.junit import junit_xml
 from rp_cli.runner.run import new_record
 from rp_cli.runner.selecting import parse_selection
@@ -198,6 +199,16 @@ def test_a_terminal_gets_a_bar_and_no_color_is_respected(rp_command, three):
     colours = re.compile("\x1b\\[[0-9;]*3[0-9]")
     assert colours.search(shown)
     assert not colours.search(on_a_terminal(command, NO_COLOR="1"))
+
+
+def test_the_bar_says_what_runs_where():
+    bar = Bar(3, quiet=True)
+    bar.started(Path("a/test_m.py"))
+    bar.started(Path("b/test_m.py"), "gpu 0")
+    bar.started(Path("c/test_m.py"), "node-1/3fa2b1")
+    bar.started(Path("c/test_m.py"), "node-2/77aa00")  # again, as its first node was lost
+    bar.finished({"path": "a/test_m.py", "status": "passed"})
+    assert bar._progress.tasks[0].description == "test_m (gpu 0), test_m (node-2/77aa00)"
 
 
 def test_without_a_terminal_there_is_no_bar(rp_process, three):
