@@ -48,13 +48,13 @@ def _described(name: str, one: Any) -> Iterator[str]:
         yield markdown(one.__doc__ or "")
         return
     kind = "class " if inspect.isclass(one) else ""
-    yield f"```python\n{kind}{_signature(name.rpartition('.')[2], one)}\n```"
+    yield f"```text\n{kind}{_signature(name.rpartition('.')[2], one)}\n```"
     yield markdown(one.__doc__ or "")
     for key, value in vars(one).items() if inspect.isclass(one) else ():
         function = getattr(value, "__func__", value)
         if not key.startswith("_") and inspect.isfunction(function):
             yield f"#### `{one.__name__}.{key}`"
-            yield f"```python\n{_signature(key, function)}\n```"
+            yield f"```text\n{_signature(key, function)}\n```"
             yield markdown(function.__doc__ or "")
 
 
