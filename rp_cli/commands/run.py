@@ -172,7 +172,7 @@ def _cluster(engine: str, address: str | None) -> str:
         raise BadInputError("--engine ray needs Linux or macOS.")
     if importlib.util.find_spec("ray") is None:
         raise NotHereError("Ray is not installed; `pip install 'rp-toolchain[ray]'` installs it.")
-    from rp_cli.runner.on_ray.engine import cluster_address
+    from rp_cli.runner.on_ray.reaching import cluster_address
 
     return cluster_address(address)
 

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rp_cli.errors import BadInputError
 from rp_cli.runner.fleet import READY_SECONDS
-from rp_cli.runner.learning import read_facts
-from rp_cli.runner.on_ray.assigning import (
-    MOST_LOSSES,
-    Assigning,
-    Node,
-    Request,
-    Retire,
-    threads_per_file,
-    within,
-)
+from rp_cli.runner.on_ray.assigning import MOST_LOSSES, Assigning, Node, Retire
 from rp_cli.runner.on_ray.link import Link
 from rp_cli.runner.on_ray.orders import Orders
-from rp_cli.runner.planning import estimate, threads_of, wants_gpu
+from rp_cli.runner.on_ray.planning import plan
+from rp_cli.runner.on_ray.reaching import connected, nodes_in
 from rp_cli.runner.results import Ending, Watcher, file_result, is_failure
 from rp_cli.runner.scheduling import Task
 from rp_cli.runner.wishes import Wishes
@@ -34,12 +23,8 @@ from rp_cli.runner.wishes import Wishes
 Message = Mapping[str, Any]
 
 _TICK_SECONDS = 0.05
-# Starting a cluster takes seconds; a busy machine needs more.
-_CONNECT_SECONDS = 120.0
-_KNOCK_SECONDS = 5.0
 # The node ends a file at its deadline. If nothing is heard of that, the node hangs.
 _SILENCE_SECONDS = READY_SECONDS + 60.0
-_ADDRESS = re.compile(r"(?P<host>[^:/\s]+|\[[0-9A-Fa-f:]+\]):(?P<port>[0-9]{1,5})")
 
 
 def run_on_ray(
@@ -62,131 +47,9 @@ def run_on_ray(
     record["not_run"] = list(map(str, files))
     with Link(wishes.environment, wishes.folder) as link:
         link.send({"address": address})
-        nodes = _connected(link, address, stop)
-        engine = Engine(*_planned(files, wishes, nodes, record), wishes, record, link, watcher)
+        nodes = connected(link, address, stop)
+        engine = Engine(*plan(files, wishes, nodes, record), wishes, record, link, watcher)
         engine.run(stop)
-
-
-def cluster_address(named: str | None) -> str:
-    """Return where the cluster is: HOST:PORT, "auto" (that of this machine) or "local" (our own).
-
-    Args:
-        named: by the caller; None: what RAY_ADDRESS says, else a cluster of our own, which has
-            this machine alone and ends with the run.
-
-    Raises:
-        BadInputError: it is no address of a cluster, or nobody answers there; Ray would wait.
-    """
-    address = named or os.environ.get("RAY_ADDRESS", "").strip() or "local"
-    if address not in ("auto", "local"):
-        _knock(address)
-    return address
-
-
-def _knock(address: str) -> None:
-    if address.startswith("ray://"):
-        raise BadInputError(
-            f"{address} is an address of Ray's client, through which results do not come one by "
-            "one; run rp on a machine of the cluster, with --address auto."
-        )
-    found = _ADDRESS.fullmatch(address)
-    if not found or int(found["port"]) > 65535:
-        raise BadInputError(f"--address takes HOST:PORT, auto or local, not {address!r}.")
-    try:
-        where = (found["host"].strip("[]"), int(found["port"]))
-        socket.create_connection(where, timeout=_KNOCK_SECONDS).close()
-    except OSError as error:
-        raise BadInputError(
-            f"No Ray cluster answers at {address} ({error.strerror or error}); `ray status` on one "
-            "of its machines tells the address."
-        ) from error
-
-
-def _connected(link: Link, address: str, stop: Callable[[], bool]) -> list[Node]:
-    deadline = time.monotonic() + _CONNECT_SECONDS
-    while time.monotonic() < deadline:
-        if stop():
-            raise KeyboardInterrupt
-        for message in link.receive(_TICK_SECONDS):
-            if message["event"] == "problem":
-                raise BadInputError(_no_cluster(address, message["why"]))
-            return _nodes(message)
-    raise BadInputError(_no_cluster(address, f"no answer after {_CONNECT_SECONDS:.0f} s"))
-
-
-def _no_cluster(address: str, why: str) -> str:
-    if address == "local":
-        return f"A Ray cluster of this machine could not be started: {why}"
-    return (
-        f"The Ray cluster at {address} cannot be used: {why}. rp must run on a machine of the "
-        "cluster (`ray start` makes this one such), with its versions of Python and Ray."
-    )
-
-
-def _nodes(message: Message) -> list[Node]:
-    return [Node(**node) for node in message["nodes"]]
-
-
-def _planned(
-    files: Sequence[Path], wishes: Wishes, nodes: Sequence[Node], record: dict[str, Any]
-) -> tuple[Assigning, Orders]:
-    """Return which file is asked for when, with what, and what the nodes are told."""
-    slots = max(1, sum(int(node.cpus) for node in nodes))
-    at_once = min(wishes.jobs or slots, slots, len(files))
-    threads = threads_of(wishes.environment) or threads_per_file(nodes, at_once)
-    record["jobs"] = at_once = min(at_once, max(1, slots // threads))
-    tasks = [Task(number, file, read_facts(file)) for number, file in enumerate(files)]
-    for task in tasks:
-        if task.facts.alone:
-            record["notes"].append(f"{task.file.name} ran without what is beside it: {_ALONE}")
-    ordered, sizes = estimate(tasks, wishes, asked=True)
-    gpus = any(node.gpus >= 1 for node in nodes)
-    backends = {"cpu", *(("cuda", "rocm") if gpus else ())}
-    placed = [
-        replace(task, lane="gpu") if gpus and _wants_gpu(task, wishes, backends) else task
-        for task in ordered
-    ]
-    groups = {task.number: task.branch[0] for task in placed if task.branch}
-    requests = {
-        number: within(request, nodes)
-        for number, request in _requests(placed, groups, sizes, threads).items()
-    }
-    assigning = Assigning(placed, _named(groups), requests, slots=at_once, jobs=wishes.jobs)
-    return assigning, Orders(placed, wishes, sizes, threads)
-
-
-_ALONE = "on a cluster, only the file itself travels"
-
-
-def _wants_gpu(task: Task, wishes: Wishes, backends: set[str]) -> bool:
-    return wants_gpu(task.facts, wishes.environment, lambda: backends)
-
-
-def _named(groups: Mapping[int, str]) -> dict[int, str]:
-    """Return the groups by short names: a model's key is long."""
-    names = {key: f"model {place}" for place, key in enumerate(dict.fromkeys(groups.values()), 1)}
-    return {number: names[key] for number, key in groups.items()}
-
-
-def _requests(
-    tasks: Sequence[Task], groups: Mapping[int, str], sizes: Mapping[str, int], threads: int
-) -> dict[int, Request]:
-    """Return what each file asks for; one of a group what its actor needs at the most."""
-    most: Counter[str] = Counter()
-    for task in tasks:
-        if task.number in groups:
-            needs = task.needs + sum(sizes[key] for key in task.branch)
-            key = groups[task.number]
-            most[key] = max(most[key], needs)
-    gpu_groups = {groups.get(task.number) for task in tasks if task.lane == "gpu"} - {None}
-    return {
-        task.number: Request(
-            threads,
-            most[groups[task.number]] if task.number in groups else task.needs,
-            int(task.lane == "gpu" or groups.get(task.number) in gpu_groups),
-        )
-        for task in tasks
-    }
 
 
 @dataclass
@@ -252,7 +115,7 @@ class Engine:
     def _hear(self, message: Message) -> None:
         event, number = message["event"], message.get("number")
         if event == "nodes":
-            self._take_nodes(_nodes(message))
+            self._take_nodes(nodes_in(message))
         elif number not in self._asked:
             return  # it was ended while this was on its way
         elif event == "started":

@@ -18,16 +18,29 @@ _SENT = (
 
 
 class Orders:
-    """Writes orders; what all files of a run have in common is kept here."""
+    """Writes orders; what the files of a run, or of an actor, have in common is kept here.
+
+    Args:
+        groups: task number -> the actor's group; the others are single tasks.
+        sizes: key of a shared model -> bytes.
+    """
 
     def __init__(
-        self, tasks: Sequence[Task], wishes: Wishes, sizes: Mapping[str, int], threads: int
+        self,
+        tasks: Sequence[Task],
+        groups: Mapping[int, str],
+        wishes: Wishes,
+        sizes: Mapping[str, int],
+        threads: int,
     ) -> None:
-        forked = [task for task in tasks if task.lane == "fork"]
-        self._sizes = sizes
+        self._groups, self._sizes = groups, sizes
+        of_group: dict[str, list[Task]] = {}
+        for task in tasks:
+            if task.lane == "fork":
+                of_group.setdefault(groups.get(task.number, ""), []).append(task)
+        self._imports = {group: imports_of(mine) for group, mine in of_group.items()}
         self._common = {
             "rp_version": __version__,
-            "imports": imports_of(forked),
             "environment": {k: v for k, v in wishes.environment.items() if k in _SENT},
             "timeout_seconds": wishes.timeout_seconds,
             "selection": wishes.selection,
@@ -46,6 +59,7 @@ class Orders:
         return {
             **self._common,
             "number": task.number,
+            "imports": self._imports.get(self._groups.get(task.number, "")),
             "name": task.file.name,
             "folder": str(task.file)[: -len(task.file.name)],
             "text": task.file.read_bytes().decode("latin-1"),  # bytes, each as one character

@@ -26,6 +26,9 @@ from rp_cli.runner.on_ray.assigning import (
     within,
 )
 from rp_cli.runner.on_ray.orders import Orders
+from rp_cli.runner.on_ray.planning import plan as plan_run
+from rp_cli.runner.on_ray.planning import requests_of
+from rp_cli.runner.on_ray.reaching import cluster_address
 from rp_cli.runner.results import Watcher
 from rp_cli.runner.run import new_record
 from rp_cli.runner.scheduling import Task
@@ -180,7 +183,7 @@ def play(tmp_path):
         record, link = new_record(files), FakeLink(script)
         watcher = Watcher()
         watcher.finished = record["files"].append
-        planned = engine._planned(files, wishes, [Node(2, 8 * GIB)], record)
+        planned = plan_run(files, wishes, [Node(2, 8 * GIB)], record)
         engine.Engine(*planned, wishes, record, link, watcher).run(stop)
         return record, link
 
@@ -256,7 +259,7 @@ def test_a_group_asks_for_its_models_and_its_largest_file():
         Task(1, Path("b"), facts, "gpu", (key,), needs=5),
         Task(2, Path("c"), needs=7),
     ]
-    found = engine._requests(tasks, {0: key, 1: key}, {key: 100}, threads=2)
+    found = requests_of(tasks, {0: key, 1: key}, {key: 100}, threads=2)
     assert found == {0: Request(2, 105, 1), 1: Request(2, 105, 1), 2: Request(2, 7, 0)}
 
 
@@ -294,4 +297,4 @@ def test_where_no_cluster_answers_it_is_said_at_once():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers
         with pytest.raises(BadInputError, match="No Ray cluster answers"):
-            engine.cluster_address(f"127.0.0.1:{taken.getsockname()[1]}")
+            cluster_address(f"127.0.0.1:{taken.getsockname()[1]}")
