@@ -79,7 +79,10 @@ def command(
     hw_cache: Annotated[
         str | None,
         typer.Option(
-            "--hw-cache", metavar="FILE", help="Hardware cache; written where it does not exist."
+            "--hw-cache",
+            "--cache",
+            metavar="FILE",
+            help="Hardware cache; written where it does not exist.",
         ),
     ] = None,
     model_db: Annotated[

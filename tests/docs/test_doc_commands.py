@@ -131,6 +131,29 @@ def test_options_in_a_sentence_exist(page):
         assert not unknown, f"`rp {span}`: {unknown}"
 
 
+def leaves() -> Iterator[tuple[str, Any]]:
+    for name, command in ALL.items():
+        parts = getattr(command, "commands", None)
+        yield from ((f"{name} {part}", one) for part, one in (parts or {"": command}).items())
+
+
+def test_an_option_is_of_one_kind_in_every_command():
+    kinds: dict[str, dict[str, bool]] = {}
+    for name, command in leaves():
+        for one in command.params:
+            for option in one.opts:
+                if option.startswith("-"):
+                    kinds.setdefault(option, {})[name] = bool(one.is_flag)
+    assert {option: found for option, found in kinds.items() if len(set(found.values())) > 1} == {}
+
+
+def test_a_file_that_commands_share_goes_by_the_same_names_everywhere():
+    for wanted in ({"--hw-cache", "--cache"}, {"--model-db"}):
+        for name, command in leaves():
+            for one in command.params:
+                assert not wanted & set(one.opts) or wanted <= set(one.opts), name
+
+
 RUN = [page for page in PAGES if any(block.mark for block in fenced(page))]
 
 

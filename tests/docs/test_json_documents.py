@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -82,6 +83,22 @@ def test_each_schema_is_one_with_a_title_and_a_version(file):
     number = versioned["properties"]["schema_version"]["const"]
     assert "schema_version" in versioned["required"]
     assert f"Version {number}" in found["description"]
+
+
+def names(part: object) -> Iterator[str]:
+    """Yield the names of all properties that a schema describes, however deep."""
+    if isinstance(part, dict):
+        yield from part.get("properties", {})
+        for one in part.values():
+            yield from names(one)
+    elif isinstance(part, list):
+        for one in part:
+            yield from names(one)
+
+
+@pytest.mark.parametrize("file", sorted(SCHEMAS.glob("*.json")), ids=lambda file: file.stem)
+def test_a_models_name_is_called_model_name_everywhere(file):
+    assert not {"model", "name_of_model", "model_id"} & set(names(schema(file.stem)))
 
 
 def test_no_schema_is_left_untested():
