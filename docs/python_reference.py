@@ -13,6 +13,7 @@ MODULES = {
     "resource_pool.testing": "Fakes for tests: a machine that is not here, under the real pool.",
     "resource_pool.weights": "Where a model's weights come from, and what can be proved of them.",
     "resource_pool.prediction": "Memory beforehand.",
+    "resource_pool.measuring": "What generated tests measure and compare with.",
     "hardware_detection": "What this machine can compute on. [More](../detection.md).",
     "hardware_detection.testing": "Fakes for tests: machines that are not here.",
     "model_family_classifier": "What a model is. [More](../classification.md).",

@@ -32,6 +32,7 @@ _MODALITIES: Mapping[str, tuple[str, ...]] = {
 def example_inputs(model: Any, batch: int = 2, seed: int = 0) -> dict[str, Any]:
     """Return the arguments of one forward: ``model(**example_inputs(model))``.
 
+    Rows stand on the first dimension: (batch, tokens), (batch, channels, height, width).
     Tensors lie on the CPU, floating ones as float32; a value may also be a plain one. A row of a
     batch is the same whatever the batch's size, and rows differ. Nothing is padded. Where the
     patches of all images are packed end to end, rows have no axis of their own.
