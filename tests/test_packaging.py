@@ -47,7 +47,9 @@ def test_the_wheel_holds_code_data_and_types_and_nothing_else(wheel):
         prefix = f"model_family_classifier/_data/{folder}/"
         assert {name.removeprefix(prefix) for name in names if name.startswith(prefix)} == ours
     assert {f"{package}/py.typed" for package in packages} <= set(names)
-    assert {f"resource_pool/devices/web/{name}" for name in ("page.html", "run.mjs")} <= set(names)
+    assert {
+        f"resource_pool/devices/web/{name}" for name in ("page.html", "run.mjs", "watch.mjs")
+    } <= set(names)
 
 
 def test_an_installed_wheel_classifies_and_generates_outside_the_checkout(wheel, tmp_path):

@@ -18,12 +18,16 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from filelock import FileLock
+
+from hardware_detection.proofs.browser_devices import EXPERIMENTAL_FLAGS
+from hardware_detection.testing import fake_report
 
 PACKAGE = "@sparticuz/chromium@147.0.2"
 # As the registry's own record of this version has it.
@@ -127,7 +131,8 @@ def web_engine(pytestconfig: pytest.Config) -> Path:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RP_HOME", str(home))
         try:
-            browser_runtime.install()
+            for package in browser_runtime.PACKAGES:
+                browser_runtime.install(package)
         except WebSetupError as error:
             give_up(str(error))
     return home
@@ -141,3 +146,17 @@ def chromium(web_engine: Path, isolated_home: Path) -> Path:
         give_up("no Chromium is installed")
     (isolated_home / "web").symlink_to(web_engine / "web")
     return Path(path)
+
+
+@pytest.fixture(scope="session")
+def browser_report() -> Callable[[str, Path], dict]:
+    """Return what makes a report in which a browser was proved, as detection writes it."""
+
+    def report_of(backend: str, path: Path) -> dict:
+        report = fake_report(**{backend: True})
+        details, flags = report["details"][backend], list(EXPERIMENTAL_FLAGS)
+        details["browsers"] = [{"name": "Chromium", "path": str(path), "flags": flags}]
+        details["devices"][0] |= {"browser": "Chromium", "flags": flags, "adapter": "unknown"}
+        return report
+
+    return report_of

@@ -7,6 +7,7 @@ wrong answers without an error.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
@@ -99,12 +100,29 @@ def engine_for(device: str, *, verbose: bool = False) -> Engine:
     if is_simulated(device):
         return SimulatedEngine(backend)
     runtime = require_runtime()
-    program, kind = _proved(backend, int(index or 0))
+    program, kind = proved(backend, int(index or 0))
     return BrowserEngine(BrowserSession(program, runtime), backend, kind, verbose=verbose)
 
 
-def _proved(backend: str, index: int) -> tuple[Program, str]:
-    """Return the browser that computed at detection, and what kind of device it computed on."""
+def require_packages() -> None:
+    """Raise where a package that the export and the browser need is not installed.
+
+    Raises:
+        UnsupportedOperationError: it is not; names it.
+    """
+    for package in ("onnx", "playwright"):
+        if importlib.util.find_spec(package) is None:
+            raise UnsupportedOperationError(
+                f"{package} is not installed; run `pip install 'rp-toolchain[web]'`."
+            )
+
+
+def proved(backend: str, index: int) -> tuple[Program, str]:
+    """Return the browser that computed at detection, and what kind of device it computed on.
+
+    Raises:
+        UnsupportedOperationError: none did; says why.
+    """
     details: Mapping[str, Any] = detect(web=True).get("details", {}).get(backend, {})
     for device in details.get("devices", ()):
         for browser in details.get("browsers", ()):

@@ -55,21 +55,32 @@ class BrowserSession:
         program: what to start.
         runtime: the folder with onnxruntime-web's files.
         deadline: seconds for one job.
+        page: what is served in the place of our page: name -> file or bytes; "page.html" opens.
+        inline: the texts of the scripts in that page itself that may run.
 
     Raises:
         UnsupportedOperationError: it does not start, or its page does not load.
         ComputationTimeoutError: it takes too long to.
     """
 
-    def __init__(self, program: Program, runtime: Path, deadline: float = JOB_SECONDS) -> None:
+    def __init__(
+        self,
+        program: Program,
+        runtime: Path,
+        deadline: float = JOB_SECONDS,
+        *,
+        page: Mapping[str, Path | bytes] | None = None,
+        inline: Sequence[str] = (),
+    ) -> None:
         self.program = program
         self._deadline = deadline
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._owner = os.getpid()
         self._folder = tempfile.TemporaryDirectory(prefix="rp-web-")
-        self._server = LoopbackServer()
-        for file in (*_PAGE.iterdir(), *runtime.iterdir()):
-            self._server.offer(file.name, file)
+        self._server = LoopbackServer(inline)
+        ours = {file.name: file for file in (*_PAGE.iterdir(), *runtime.iterdir())}
+        for name, content in {**ours, **(page or {})}.items():
+            self._server.offer(name, content)
         started: Future[str] = Future()
         running = _Running(self._jobs)
         arguments = (program, self._server, self._folder, self._jobs, started, running)

@@ -7,16 +7,21 @@ joined to a folder, so that none leads out of one.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import hmac
 import secrets
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-_TYPES = {".html": "text/html", ".mjs": "text/javascript", ".wasm": "application/wasm"}
+_TYPES = {
+    ".html": "text/html", ".js": "text/javascript", ".json": "application/json",
+    ".mjs": "text/javascript", ".wasm": "application/wasm",
+}  # fmt: skip
 _HEADERS = {
     # Together they isolate the page, which is what shared memory is given for.
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -24,8 +29,8 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     # The page reaches this server only. (The engine compiles code, some of it from strings.)
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self' blob: 'unsafe-eval'; worker-src 'self' blob:; "
-        "connect-src 'self'"
+        "default-src 'none'; script-src 'self' blob: 'unsafe-eval'{inline}; "
+        "worker-src 'self' blob:; connect-src 'self'"
     ),
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -34,9 +39,15 @@ _HEADERS = {
 
 
 class LoopbackServer:
-    """Serves what is offered to whoever knows the token, and takes what is expected."""
+    """Serves what is offered to whoever knows the token, and takes what is expected.
 
-    def __init__(self) -> None:
+    Args:
+        inline: the texts of the scripts that stand in a page itself; no others of that sort run.
+    """
+
+    def __init__(self, inline: Sequence[str] = ()) -> None:
+        allowed = "".join(f" 'sha256-{_digest(script)}'" for script in inline)
+        self.headers = {name: text.replace("{inline}", allowed) for name, text in _HEADERS.items()}
         self._token = secrets.token_urlsafe(24)
         self._offered: dict[str, Path | bytes] = {}
         self._expected: dict[str, int] = {}
@@ -105,6 +116,10 @@ class LoopbackServer:
         return len(body) == length
 
 
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def _handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -148,7 +163,7 @@ def _handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, status: int, name: str = "", length: int = 0) -> None:
             self.send_response_only(status)
-            for header, value in _HEADERS.items():
+            for header, value in server.headers.items():
                 self.send_header(header, value)
             if status != 204:
                 kind = _TYPES.get(Path(name).suffix, "application/octet-stream")

@@ -10,6 +10,7 @@ import math
 import threading
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,9 @@ class Graph(NamedTuple):
 class Exported:
     """A forward as an ONNX file.
 
+    Args:
+        names: of the file's inputs and outputs; None: numbers, since arguments may be nested.
+
     Attributes:
         path: the file.
         inputs: its inputs' names, in the order of the forward's tensors; None for a tensor that
@@ -46,20 +50,28 @@ class Exported:
         float32_bytes: the size of the file in float32, whatever it was converted to.
     """
 
-    def __init__(self, model: Any, inputs: Inputs, path: Path, dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        model: Any,
+        inputs: Inputs,
+        path: Path,
+        dtype: str = "float32",
+        names: tuple[Sequence[str], Sequence[str]] | None = None,
+    ) -> None:
         _require_onnx()
         if modules.describe(model)["memory_usage"] > _MOST_BYTES:
             raise UnsupportedOperationError("The model is too large for one ONNX file (2 GiB).")
         self.path = path
-        names = [f"input_{index}" for index in range(len(inputs.tensors))]
+        numbered = [f"input_{index}" for index in range(len(inputs.tensors))]
+        given, answers = names or (numbered, ())
         self.axes = {
-            (index, axis): f"{names[index]}_{axis}" for index, axis in changing_axes(inputs)
+            (index, axis): f"{given[index]}_{axis}" for index, axis in changing_axes(inputs)
         }
-        self.outputs = _export(model, inputs, names, self.axes, path)
+        self.outputs = _export(model, inputs, (given, answers), self.axes, path)
         self.float32_bytes = path.stat().st_size
         onnx_precision.convert(path, dtype)
         self.graph = _read(path)
-        self.inputs = [name if name in self.graph.inputs else None for name in names]
+        self.inputs = [name if name in self.graph.inputs else None for name in given]
 
 
 def changing_axes(inputs: Inputs) -> list[tuple[int, int]]:
@@ -76,14 +88,18 @@ def changing_axes(inputs: Inputs) -> list[tuple[int, int]]:
 
 
 def _export(
-    model: Any, inputs: Inputs, names: list[str], axes: dict[tuple[int, int], str], path: Path
+    model: Any,
+    inputs: Inputs,
+    names: tuple[Sequence[str], Sequence[str]],
+    axes: dict[tuple[int, int], str],
+    path: Path,
 ) -> Outputs:
     import torch
 
     flat = flat_forward(model, inputs)
     dynamic: dict[str, dict[int, str]] = {}
     for (index, axis), name in axes.items():
-        dynamic.setdefault(names[index], {})[axis] = name
+        dynamic.setdefault(names[0][index], {})[axis] = name
     try:
         with _EXPORTING, known_operators(), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's, about Python values that it keeps
@@ -91,7 +107,8 @@ def _export(
                 flat,
                 tuple(inputs.tensors),
                 str(path),
-                input_names=names,
+                input_names=list(names[0]),
+                output_names=list(names[1]) or None,
                 dynamic_axes=dynamic,
                 opset_version=OPSET,
                 dynamo=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import re
 import subprocess
 import tempfile
@@ -96,7 +97,7 @@ def _source(plan: TestPlan, template_dir: Path | None) -> str:
     from jinja2 import TemplateError
 
     try:
-        source = _environment(template_dir).get_template(f"{plan.template}.j2").render(plan=plan)
+        source = environment(template_dir).get_template(f"{plan.template}.j2").render(plan=plan)
     except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
         if template_dir is None:
             raise
@@ -110,25 +111,34 @@ def _source(plan: TestPlan, template_dir: Path | None) -> str:
 
 
 @functools.cache
-def _environment(template_dir: Path | None) -> Environment:
+def environment(template_dir: Path | None) -> Environment:
+    """Return the templates, a user's before rp's own; values pass `py`, `doc` or `json`."""
     from jinja2 import ChoiceLoader, FileSystemLoader, PrefixLoader, StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     ours = FileSystemLoader(data_dir("templates"))
     own = [] if template_dir is None else [FileSystemLoader(template_dir)]
     # Autoescaping is for HTML; here every value passes `py` (a literal) or `doc` (a docstring).
-    environment = ImmutableSandboxedEnvironment(
+    found = ImmutableSandboxedEnvironment(
         loader=ChoiceLoader([*own, ours, PrefixLoader({OURS: ours})]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["py"] = repr
-    environment.filters["doc"] = _for_docstring
-    return environment
+    found.filters["py"] = repr
+    found.filters["doc"] = _for_docstring
+    found.filters["json"] = json_in_script
+    return found
 
 
 def _for_docstring(value: Any) -> str:
     """Return text that stays inside a docstring: no quote, no backslash of its own."""
     return str(value).encode("unicode_escape").decode("ascii").replace('"', '\\"')
+
+
+def json_in_script(value: Any) -> str:
+    """Return a value as JSON that stands inside a script element, whatever it holds."""
+    # Neither "</script>" nor "<!--" can be in it; U+2028 and the like are escaped by json.
+    text = json.dumps(value, indent=2)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -54,8 +54,8 @@ def draft_tests(
             rp did not write it, or a template of ``template_dir`` is wrong.
     """
     paths = [output_dir / plan.file_name for plan in plans]
-    before = [_read(path) for path in paths]
-    _refuse_clashes(plans, paths, before)
+    before = [read_text(path) for path in paths]
+    refuse_clashes(plans, paths, before)
     sources = render_all(plans, template_dir)
     return [Draft(*one) for one in zip(paths, sources, before, strict=True)]
 
@@ -97,7 +97,7 @@ def _write(draft: Draft) -> None:
         ) from error
 
 
-def _read(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
     """Return what stands at ``path``; None where nothing does, "" where it is no text."""
     try:
         return path.read_bytes().decode("utf-8")
@@ -107,9 +107,14 @@ def _read(path: Path) -> str | None:
         return ""
 
 
-def _refuse_clashes(
+def refuse_clashes(
     plans: Sequence[TestPlan], paths: Sequence[Path], before: Sequence[str | None]
 ) -> None:
+    """Refuse to write over the test of another model, and over what rp did not write.
+
+    Raises:
+        BadInputError: a file is such a one.
+    """
     owners: dict[Path, str] = {}
     for plan, path, text in zip(plans, paths, before, strict=True):
         owner = owners.setdefault(path, plan.model_name)

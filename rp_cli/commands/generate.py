@@ -33,6 +33,13 @@ class Style(str, enum.Enum):
     pytest = "pytest"
 
 
+class Target(str, enum.Enum):
+    """What runs the model."""
+
+    pytorch = "pytorch"
+    transformers_js = "transformers-js"
+
+
 def command(
     model: Annotated[
         list[str] | None,
@@ -63,6 +70,12 @@ def command(
     style: Annotated[
         Style, typer.Option("--style", help="unittest classes, or pytest's plain asserts.")
     ] = Style.unittest,
+    target: Annotated[
+        Target,
+        typer.Option(
+            "--target", help="PyTorch, or transformers.js in a browser: a page, and its test."
+        ),
+    ] = Target.pytorch,
     use_model_family: Annotated[
         bool,
         typer.Option(
@@ -140,13 +153,19 @@ def command(
     from rp_cli.codegen.write import draft_tests, write_drafts
 
     report = detect_available_hardware(cache_file=cache, refresh=clear_cache and not only_look)
-    drafts = draft_tests(plans, folder, templates)
+    if target is Target.transformers_js:
+        from rp_cli.codegen.transformers_js import draft_web_tests, web_plan
+
+        plans = [web_plan(plan) for plan in plans]
+        drafts, pages = draft_web_tests(plans, folder)
+    else:
+        drafts, pages = draft_tests(plans, folder, templates), []
     if not only_look:
-        write_drafts(progress(drafts, "Writing", least=_MANY), force=force)
+        write_drafts(progress([*drafts, *pages], "Writing", least=_MANY), force=force)
     for plan, one in zip(plans, classified, strict=True):
-        _warn(plan, one, use_model_family)
+        _warn(plan, one, use_model_family and target is Target.pytorch)
     if diff:
-        typer.echo("".join(draft.diff() for draft in drafts), nl=False)
+        typer.echo("".join(draft.diff() for draft in (*drafts, *pages)), nl=False)
         return
     results = [
         _result(plan, one, draft, report)

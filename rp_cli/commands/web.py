@@ -34,17 +34,20 @@ def _web() -> None:
 
 @command.command()
 def setup(
-    again: Annotated[bool, typer.Option("--again", help="Fetch it even if it is here.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Fetch them even if they are here.")
+    ] = False,
 ) -> None:
-    """Fetch onnxruntime-web with npm, at the version and digest that rp pins, into rp's cache.
+    """Fetch onnxruntime-web and transformers.js with npm, as rp pins them, into rp's cache.
 
-    Exit status: 0 it is here, 1 it could not be fetched or is not what was pinned.
+    Exit status: 0 they are here, 1 one could not be fetched or is not what was pinned.
     """
-    from resource_pool.devices.browser_runtime import VERSION, install
+    from resource_pool.devices import browser_runtime
 
-    with working(f"Fetching onnxruntime-web {VERSION} with npm"):
-        folder = install(again=again)
-    say(f"onnxruntime-web {VERSION} is in {folder}")
+    for package in browser_runtime.PACKAGES:
+        with working(f"Fetching {package.scope}{package} with npm"):
+            folder = browser_runtime.install(package, again=again)
+        say(f"{package.scope}{package} is in {folder}")
 
 
 @command.command()

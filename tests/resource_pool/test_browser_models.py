@@ -9,8 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hardware_detection.proofs.browser_devices import EXPERIMENTAL_FLAGS
-from hardware_detection.testing import fake_report, use_report
+from hardware_detection.testing import use_report
 from resource_pool import ComputationTimeoutError, ResourcePool, UnsupportedOperationError
 from resource_pool.devices import browser, browser_session, forwards
 from resource_pool.devices.browser_session import BrowserSession, Program
@@ -30,19 +29,10 @@ def load(model_type: str, auto_class: str = "AutoModel"):
     return getattr(transformers, auto_class).from_pretrained(path).eval()
 
 
-def report_of(backend: str, path: Path) -> dict:
-    """A report in which a browser was proved, as detection writes it."""
-    report = fake_report(**{backend: True})
-    details, flags = report["details"][backend], list(EXPERIMENTAL_FLAGS)
-    details["browsers"] = [{"name": "Chromium", "path": str(path), "flags": flags}]
-    details["devices"][0] |= {"browser": "Chromium", "flags": flags, "adapter": "unknown"}
-    return report
-
-
 @pytest.fixture
-def webgpu(chromium: Path) -> Iterator[Path]:
+def webgpu(chromium: Path, browser_report) -> Iterator[Path]:
     """A machine whose Chromium computes on WebGPU, as Debian's does with its flags."""
-    with use_report(report_of("webgpu", chromium)):
+    with use_report(browser_report("webgpu", chromium)):
         yield chromium
 
 
@@ -177,11 +167,11 @@ def test_a_browser_that_does_not_start_says_so(page):
 
 
 def test_webnn_computes_models_and_generates_as_torch_does(
-    webnn_browser, web_engine, isolated_home
+    webnn_browser, browser_report, web_engine, isolated_home
 ):
     (isolated_home / "web").symlink_to(web_engine / "web")
     model = load("gpt2", "AutoModelForCausalLM")
-    with use_report(report_of("webnn", webnn_browser)):
+    with use_report(browser_report("webnn", webnn_browser)):
         browser.place(model, "webnn")
     tokens = example_inputs(model, batch=1)["input_ids"]
     options = {"max_new_tokens": 3, "do_sample": False}

@@ -169,13 +169,14 @@ def digest_of(path: Path) -> str:
 class TestSetup:
     def test_the_pinned_files_and_no_others_are_unpacked(self, tmp_path, monkeypatch):
         made = package(
-            tmp_path / "p.tgz", **dict.fromkeys((*browser_runtime.FILES, "evil.js"), b"content")
+            tmp_path / "p.tgz",
+            **dict.fromkeys((*browser_runtime.ENGINE.files, "evil.js"), b"content"),
         )
         copy = f"shutil.copy({str(made)!r}, sys.argv[-1] + '/x.tgz')"
         npm_that(tmp_path, monkeypatch, copy)
-        monkeypatch.setattr(browser_runtime, "SHA512", digest_of(made))
-        folder = browser_runtime.install()
-        assert sorted(one.name for one in folder.iterdir()) == sorted(browser_runtime.FILES)
+        small = browser_runtime.ENGINE._replace(sha512=digest_of(made))
+        folder = browser_runtime.install(small)
+        assert sorted(one.name for one in folder.iterdir()) == sorted(browser_runtime.ENGINE.files)
         assert browser_runtime.require_runtime() == folder
         npm_that(tmp_path, monkeypatch, "sys.exit(1)")
         assert browser_runtime.install() == folder  # it is here: npm is not asked
@@ -184,18 +185,19 @@ class TestSetup:
         assert browser_runtime.require_runtime() == folder  # what was there stays
 
     def test_another_package_than_was_pinned_is_not_opened(self, tmp_path, monkeypatch):
-        made = package(tmp_path / "p.tgz", **dict.fromkeys(browser_runtime.FILES, b"evil"))
+        made = package(tmp_path / "p.tgz", **dict.fromkeys(browser_runtime.ENGINE.files, b"evil"))
         npm_that(tmp_path, monkeypatch, f"shutil.copy({str(made)!r}, sys.argv[-1] + '/x.tgz')")
-        with pytest.raises(WebSetupError, match="sha512"):
-            browser_runtime.install()
-        assert not browser_runtime.runtime_folder().exists()
+        for one in browser_runtime.PACKAGES:
+            with pytest.raises(WebSetupError, match=f"{one}.*sha512"):
+                browser_runtime.install(one)
+            assert not browser_runtime.runtime_folder(one).exists()
 
     def test_a_package_without_the_files_leaves_nothing(self, tmp_path, monkeypatch):
-        made = package(tmp_path / "p.tgz", **{browser_runtime.FILES[0]: b"one"})
+        made = package(tmp_path / "p.tgz", **{browser_runtime.ENGINE.files[0]: b"one"})
         npm_that(tmp_path, monkeypatch, f"shutil.copy({str(made)!r}, sys.argv[-1] + '/x.tgz')")
-        monkeypatch.setattr(browser_runtime, "SHA512", digest_of(made))
+        small = browser_runtime.ENGINE._replace(sha512=digest_of(made))
         with pytest.raises(WebSetupError, match="has no"):
-            browser_runtime.install()
+            browser_runtime.install(small)
         assert not browser_runtime.runtime_folder().exists()
         assert not [p for p in browser_runtime.runtime_folder().parent.iterdir() if p.is_dir()]
 
@@ -547,7 +549,7 @@ def test_no_model_of_transformers_and_no_proved_browser_are_one_sentence(torch):
         browser.place(torch.nn.Linear(2, 2), "webgpu:simulation")
     folder = browser_runtime.runtime_folder()
     folder.mkdir(parents=True)
-    for name in browser_runtime.FILES:
+    for name in browser_runtime.ENGINE.files:
         (folder / name).touch()
     with use_report(fake_report()), pytest.raises(UnsupportedOperationError, match="No browser"):
         browser.place(load("bert"), "webgpu")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from json_schemas import assert_fits
 
-from hardware_detection.proofs.browser_devices import EXPERIMENTAL_FLAGS
-from hardware_detection.testing import fake_report, use_report
+from hardware_detection.testing import use_report
 from resource_pool.devices import browser_runtime
 from resource_pool.errors import WebSetupError
 from rp_cli.checking.web import check_model
@@ -51,12 +50,8 @@ def test_a_wrong_answer_is_a_failure(rp, monkeypatch):
     assert "It does not run: webgpu:simulation computes something else than torch" in done.out
 
 
-def test_in_a_real_browser(chromium):
-    report = fake_report(webgpu=True)
-    details, flags = report["details"]["webgpu"], list(EXPERIMENTAL_FLAGS)
-    details["browsers"] = [{"name": "Chromium", "path": str(chromium), "flags": flags}]
-    details["devices"][0] |= {"browser": "Chromium", "flags": flags, "adapter": "unknown"}
-    with use_report(report):
+def test_in_a_real_browser(chromium, browser_report):
+    with use_report(browser_report("webgpu", chromium)):
         found = check_model("bert-base-uncased", "webgpu")
     text = "\n".join(_lines(found))
     assert found["verdict"] == "runs", text
@@ -67,15 +62,18 @@ def test_in_a_real_browser(chromium):
 
 
 def test_setup_says_where_it_is_and_why_it_failed(rp, monkeypatch):
-    folder = browser_runtime.runtime_folder()
-    folder.mkdir(parents=True)
-    for name in browser_runtime.FILES:
-        (folder / name).touch()
+    folders = []
+    for package in browser_runtime.PACKAGES:
+        folders.append(browser_runtime.runtime_folder(package))
+        folders[-1].mkdir(parents=True)
+        for name in package.files:
+            (folders[-1] / name).touch()
     done = rp("web", "setup")
     assert (done.code, done.out) == (0, "")
-    assert str(folder) in done.err.replace("\n", "")
+    assert "@huggingface/transformers 4" in done.err
+    assert all(str(folder) in done.err.replace("\n", "") for folder in folders)
 
-    def fail(*, again: bool) -> None:
+    def fail(package: object, *, again: bool) -> None:
         raise WebSetupError("npm is not installed.")
 
     monkeypatch.setattr(browser_runtime, "install", fail)

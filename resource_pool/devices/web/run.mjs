@@ -1,42 +1,13 @@
 // Runs ONNX models with onnxruntime-web for the Python process that has opened this page.
 // Tensors come and go as one binary body each way, every tensor at a multiple of eight bytes.
 import * as ort from "./ort.webgpu.bundle.min.mjs";
+import { counts, loss } from "./watch.mjs";
 
 const ARRAYS = {
   float32: Float32Array, float64: Float64Array, int64: BigInt64Array, int32: Int32Array,
   int16: Int16Array, int8: Int8Array, uint8: Uint8Array, bool: Uint8Array,
 };
 const sessions = new Map();
-
-// What really reached a device, counted where it leaves the library.
-let dispatches = 0;
-const counted = (type, name) => {
-  const real = globalThis[type]?.prototype[name];
-  if (real) globalThis[type].prototype[name] = function (...args) {
-    dispatches += 1;
-    return real.apply(this, args);
-  };
-};
-counted("GPUComputePassEncoder", "dispatchWorkgroups");
-counted("GPUComputePassEncoder", "dispatchWorkgroupsIndirect");
-counted("MLContext", "dispatch");
-
-// A lost device answers nothing: whoever waits must be told.
-let lose;
-const loss = new Promise((_, reject) => { lose = reject; });
-loss.catch(() => {});
-const watched = (type, name, what) => {
-  const real = globalThis[type]?.prototype[name];
-  if (real) globalThis[type].prototype[name] = async function (...args) {
-    const made = await real.apply(this, args);
-    made.lost.then((info) => {
-      if (info?.reason !== "destroyed") lose(new Error(`the ${what} was lost: ${info?.message}`));
-    });
-    return made;
-  };
-};
-watched("GPUAdapter", "requestDevice", "GPU device");
-watched("ML", "createContext", "WebNN context");
 
 const aligned = (size) => Math.ceil(size / 8) * 8;
 const timed = async (work) => {
@@ -96,7 +67,7 @@ async function run({ session, input, output, tensors }) {
     feeds[name] = new ort.Tensor(type, new ARRAYS[type](body, offset, length), dims);
   }
   const made = sessions.get(session);
-  dispatches = 0;
+  counts.dispatches = 0;
   const [answer, ms] = await timed(() => made.run(feeds));
   const results = made.outputNames.map((name) => answer[name]);
   const size = results.reduce((sum, one) => sum + aligned(one.data.byteLength), 0);
@@ -110,7 +81,7 @@ async function run({ session, input, output, tensors }) {
   });
   const sent = await fetch(output, { method: "POST", body: bytes });
   if (!sent.ok) throw new Error(`the output could not be handed over (${sent.status})`);
-  return { outputs, ms, dispatches };
+  return { outputs, ms, dispatches: counts.dispatches };
 }
 
 globalThis.rp = { describe, load, run };
