@@ -13,12 +13,12 @@ RUNS, MISSING, FAILS = "runs", "not_run", "fails"
 _RUNS = 10
 
 
-def check_model(model_name: str, provider: str) -> dict[str, Any]:
+def check_model(model_name: str, provider: str, *, optimized: bool = False) -> dict[str, Any]:
     """Return what was found out about a model on "webgpu" or "webnn", as plain values.
 
     ``verdict`` is "runs" (as PyTorch computes it), "not_run" (``missing`` says what is not here)
     or "fails" (``error`` says why). Times are in milliseconds, ``difference`` is a share of the
-    greatest value.
+    greatest value. ``optimized`` asks for a smaller file than float32 makes.
 
     Raises:
         WeightsUnavailableError: the weights that RP_WEIGHTS asks for are not here.
@@ -48,7 +48,8 @@ def check_model(model_name: str, provider: str) -> dict[str, Any]:
     }
     if not missing_packages():
         try:
-            _try_out(_load(known["auto_class"], weights.path), provider, found)
+            dtype = smaller_dtype(provider) if optimized else "float32"
+            _try_out(_load(known["auto_class"], weights.path), provider, dtype, found)
         except PoolError as error:
             found["error"] = one_line(error)
     found["verdict"] = FAILS if found["error"] else MISSING if found["missing"] else RUNS
@@ -72,6 +73,16 @@ def missing(provider: str) -> list[str]:
     return lacking
 
 
+def smaller_dtype(provider: str) -> str:
+    """Return the precision that makes a file smaller for the browser that is here."""
+    from hardware_detection import detect_available_hardware
+    from resource_pool import explain
+
+    wish = {"device": provider, "fallback_to_simulation": True, "browser_optimized": True}
+    chosen = explain("", wish, detect_available_hardware(web=True))
+    return chosen.dtype if chosen.dtype and chosen.backend == provider else "int8"
+
+
 def missing_packages() -> list[str]:
     """Return what is not here of the packages that export and simulation need."""
     return [
@@ -88,21 +99,23 @@ def _load(auto_class: str, path: Any) -> Any:
     return getattr(transformers, auto_class).from_pretrained(path).float().eval()
 
 
-def _try_out(model: Any, provider: str, found: dict[str, Any]) -> None:
+def _try_out(model: Any, provider: str, dtype: str, found: dict[str, Any]) -> None:
     """Export and compare by a simulation first, then in the browser, and fill ``found``."""
     from resource_pool.devices import browser, forwards
 
     inputs = forwards.examples(model, browser.WebForward.title)
-    simulated = browser.WebForward(model, browser.engine_for(f"{provider}:{browser.SIMULATION}"))
+    engine = browser.engine_for(f"{provider}:{browser.SIMULATION}")
+    simulated = browser.WebForward(model, engine, dtype)
     try:
         simulated(**inputs[0])
         found["simulation"] = simulated.facts()
     finally:
         if simulated.exports:
-            found["export"] = _export_facts(next(iter(simulated.exports.values())), provider)
+            exported = next(iter(simulated.exports.values()))
+            found["export"] = _export_facts(exported, provider) | {"dtype": dtype}
     if found["missing"]:
         return
-    real = browser.WebForward(model, browser.engine_for(provider, verbose=True))
+    real = browser.WebForward(model, browser.engine_for(provider, verbose=True), dtype)
     real.exports.update(simulated.exports)  # the same file
     for one in (*inputs, *inputs[-1:] * _RUNS):
         real(**one)
@@ -115,6 +128,7 @@ def _export_facts(exported: Any, provider: str) -> dict[str, Any]:
 
     return {
         "file_bytes": exported.path.stat().st_size,
+        "float32_file_bytes": exported.float32_bytes,
         "opset": OPSET,
         "weights_bytes": exported.graph.weights_bytes,
         "largest_tensor_bytes": exported.graph.largest_tensor_bytes,

@@ -22,7 +22,7 @@ from rp_cli.errors import BadInputError
 
 TARGET = "transformers-js"
 _DEVICE = "webgpu"
-_FOLDER = "transformers_js"
+_PREFIX = "transformers_js"
 
 
 def web_plan(plan: TestPlan) -> TestPlan:
@@ -39,7 +39,7 @@ def web_plan(plan: TestPlan) -> TestPlan:
     reason = why_not(plan.auto_class, plan.family)
     if reason:
         raise BadInputError(f"{plan.model_name} has no test in transformers.js: {reason}.")
-    return replace(plan, device=_DEVICE, template=f"{_FOLDER}/test.py")
+    return replace(plan, device=_DEVICE, template=f"{_PREFIX}_test.py")
 
 
 def draft_web_tests(plans: Sequence[TestPlan], output_dir: Path) -> tuple[list[Draft], list[Draft]]:
@@ -96,5 +96,5 @@ def _page_draft(plan: TestPlan, output_dir: Path) -> Draft:
 
 
 def _rendered(template: str, **values: Any) -> str:
-    found = environment(None).get_template(f"{_FOLDER}/{template}")
+    found = environment(None).get_template(f"{_PREFIX}_{template}")
     return found.render(version=__version__, digest=NO_DIGEST, **values)

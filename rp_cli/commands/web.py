@@ -61,6 +61,12 @@ def check(
     provider: Annotated[
         Provider, typer.Option(help="What the browser computes by.")
     ] = Provider.WEBGPU,
+    optimized: Annotated[
+        bool,
+        typer.Option(
+            "--optimized", help="Try a smaller file: float16 where the browser has it, else int8."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Try whether a model runs in a browser as it does on PyTorch.
@@ -72,7 +78,7 @@ def check(
     from rp_cli.checking.web import FAILS, MISSING, check_model
 
     with working(f"Trying {model} on {provider.value}"):
-        found = check_model(model, provider.value)
+        found = check_model(model, provider.value, optimized=optimized)
     if as_json:
         print_json(found)
     else:
@@ -109,6 +115,10 @@ def _export_lines(export: Mapping[str, Any]) -> Iterator[str]:
         f"all weights {as_size(export['weights_bytes'])}, the largest tensor "
         f"{as_size(export['largest_tensor_bytes'])}"
     )
+    if export["dtype"] != "float32":
+        share = export["file_bytes"] / export["float32_file_bytes"]
+        full = as_size(export["float32_file_bytes"])
+        yield f"  Optimized: in {export['dtype']}, {share:.0%} of {full} in float32"
     yield f"  Limits: {export['too_large'] or f'within what every browser guarantees: {sizes}'}"
 
 
@@ -139,7 +149,8 @@ def _run_lines(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _difference(facts: Mapping[str, Any]) -> str:
-    return f"differs by {facts['difference']:.1e} of the greatest value"
+    allowed = f", {facts['tolerance']:g} passes" if facts["dtype"] != "float32" else ""
+    return f"differs by {facts['difference']:.1e} of the greatest value{allowed}"
 
 
 def _verdict(found: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -143,10 +142,3 @@ def test_dry_run_and_diff_show_the_page_too_and_write_nothing(rp, tmp_path):
     done = rp(*WEB, *out, "--diff")
     assert '+<script type="module" src="pipeline.mjs"></script>' in done.out
     assert not (tmp_path / "new").exists()
-
-
-def test_the_templates_of_the_page_are_there():
-    from model_family_classifier.data import data_dir
-
-    folder: Path = data_dir("templates") / "transformers_js"
-    assert {"page.html.j2", "test.py.j2"} <= {file.name for file in folder.iterdir()}

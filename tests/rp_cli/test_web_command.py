@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from json_schemas import assert_fits
 
@@ -36,6 +38,19 @@ def test_as_json(rp):
     assert found["export"]["operators"]["MatMul"] > 0
     assert found["weights"]["kind"] == "tiny"
     assert len(found["missing"]) == 2
+
+
+def test_an_optimized_file_tells_what_it_saves_and_costs(rp):
+    done = rp("web", "check", "bert-base-uncased", "--optimized")
+    assert done.code == 3
+    assert re.search(r"Optimized: in int8, \d\d% of 1\.4 MiB in float32", done.out)
+    assert re.search(
+        r"Simulated on the CPU: differs by \S+ of the greatest value, 0\.1 passes", done.out
+    )
+    found = rp("web", "check", "bert-base-uncased", "--optimized", "--json").json
+    assert found["export"]["dtype"] == found["simulation"]["dtype"] == "int8"
+    assert found["export"]["file_bytes"] < 0.4 * found["export"]["float32_file_bytes"]
+    assert 1e-3 < found["simulation"]["difference"] < found["simulation"]["tolerance"]
 
 
 def test_a_wrong_answer_is_a_failure(rp, monkeypatch):
