@@ -5,7 +5,7 @@ VENV := .venv
 RP := $(VENV)/bin/rp
 MODEL ?= bert-base-uncased
 
-.PHONY: demo test lint golden reference docs pictures clean
+.PHONY: demo test lint golden coverage reference docs pictures clean
 
 demo: $(VENV)/.installed
 	$(RP) detect
@@ -32,6 +32,11 @@ docs: reference
 
 pictures: $(VENV)/.installed
 	$(VENV)/bin/python docs/make_pictures.py
+
+# All model types: their twins, then the whole test that rp writes for each.
+coverage: $(VENV)/.installed
+	$(RP) models coverage
+	$(RP) models coverage --generated
 
 clean:
 	rm -rf $(VENV) skills site .cache

@@ -132,7 +132,10 @@ def continued(inputs: Mapping[str, Any], sequences: Any) -> Inputs:
 
 
 def _extended(inputs: Mapping[str, Any], more: Any, *, covered: bool, left: bool = False) -> Inputs:
-    """Return inputs with more tokens; what goes along with tokens (types, masks) grows too."""
+    """Return inputs with more tokens; what goes along with tokens (types, masks) grows too.
+
+    By zeros where the tokens are covered, else by what the last token has.
+    """
     import torch
 
     shape = inputs["input_ids"].shape
@@ -140,9 +143,11 @@ def _extended(inputs: Mapping[str, Any], more: Any, *, covered: bool, left: bool
     def extend(name: str, value: Any) -> Any:
         if not _has_rows(value) or value.shape[:2] != shape or name.startswith("decoder"):
             return value
-        fill = 1 if name == "attention_mask" and not covered else 0
-        added = value.new_full((shape[0], more.shape[1], *value.shape[2:]), fill)
-        added = more if name == "input_ids" else added
+        added = value[:, -1:].expand(-1, more.shape[1], *value.shape[2:])
+        if name == "input_ids":
+            added = more
+        elif covered:
+            added = torch.zeros_like(added)
         return torch.cat([added, value] if left else [value, added], dim=1)
 
     return {name: extend(name, value) for name, value in inputs.items()}

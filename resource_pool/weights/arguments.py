@@ -83,6 +83,8 @@ def specifications(model: Any, case: Case) -> dict[str, Any]:
             chosen[name] = rules.get(name, parameter)
     chosen |= {n: s for n, s in case.inputs.items() if n.startswith("use_")}
     _choose_one_of_images_and_videos(chosen, case)
+    if value_of(model.config, "use_decoder_only_language_model"):
+        chosen.pop("decoder_input_ids", None)  # for those of its kind that have a decoder beside
     for name in MASKS_OF_TEXT:
         if name in parameters and "input_ids" in chosen and _reads(name, model.config):
             chosen.setdefault(name, "zeros 1 tokens")

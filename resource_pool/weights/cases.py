@@ -38,7 +38,7 @@ class Case:
     facts: size -> number or formula, for its inputs.
     inputs: argument -> specification, literal, or None to leave it out.
     join: argument -> the axis along which its rows are joined, where that is not the first.
-    processor: arguments of its processor that its config does not tell.
+    processor: arguments of its processor, or image processor, that its config does not tell.
     """
 
     original: Mapping[str, Any] = field(default_factory=dict)

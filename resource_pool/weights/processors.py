@@ -92,6 +92,9 @@ def _image_processor(config: Any) -> Any | None:
         size = getattr(processor, attribute, None)
         if size is not None:
             setattr(processor, attribute, _small_size(dict(size), side))
+    for name, value in twin_case(config.model_type).processor.items():
+        if hasattr(processor, name):
+            setattr(processor, name, value)
     return processor
 
 
@@ -113,8 +116,13 @@ def _constructed(class_name: str) -> Any | None:
 
 
 def _image_side(config: Any) -> int:
-    sizes = (value_of(part, "image_size") for part in nested_configs(config))
-    return next((size for size in sizes if isinstance(size, int)), IMAGE_SIDE)
+    for part in nested_configs(config):
+        size = value_of(part, "image_size")
+        if isinstance(size, (list, tuple)) and len({*size}) == 1:
+            size = size[0]  # of a square
+        if isinstance(size, int):
+            return size
+    return IMAGE_SIDE
 
 
 def _small_size(size: dict[str, int], side: int) -> dict[str, int]:
@@ -200,7 +208,8 @@ def _processor(config: Any, parts: Mapping[str, Any]) -> Any | None:
     if cls is None:
         return None
     arguments = dict(_processor_arguments(config, cls, parts))
-    arguments.update(twin_case(config.model_type).processor)
+    told = twin_case(config.model_type).processor
+    arguments.update({name: told[name] for name in told if name in _parameters(cls)})
     lacking = [name for name in parts if name in arguments and arguments[name] is None]
     if lacking:
         raise ValueError(f"it needs a {' and a '.join(lacking)}, which cannot be made here")

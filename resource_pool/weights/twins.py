@@ -29,10 +29,12 @@ from resource_pool.weights.evidence import TWIN_FIELD
 SEED = 0
 MARKER = "rp_twin.json"
 # To be raised with every change in what a twin holds: twins of older versions are not used.
-TWIN_VERSION = 2
+TWIN_VERSION = 3
 # What a constructor sets to zero, one or next to nothing (biases, scales, gates) is moved by this
 # much: a trained model has no such values, and they would hide faults and inputs alike.
 _JITTER = 0.02
+# The least spread of a normalised channel, as a share of its mean.
+_LEAST_SPREAD = 0.3
 _LOCK_SECONDS = 600.0
 
 _log = logging.getLogger(__name__)
@@ -218,7 +220,7 @@ def _weights_of(model: Any) -> Iterator[Any]:
     yield from (p for p in model.parameters() if p.requires_grad and p.is_floating_point())
     saved = model.state_dict().keys()
     for name, buffer in model.named_buffers():
-        if name in saved and buffer.is_floating_point() and _is_constant(buffer):
+        if name in saved and buffer.is_floating_point() and not bool(buffer.any()):
             yield buffer
 
 
@@ -245,14 +247,11 @@ def _measure_statistics(model: Any) -> None:
         # Whether the model runs is for others to find out.
         _log.debug("no statistics for %s", type(model).__name__, exc_info=True)
     for norm in norms:
-        # A channel that hardly varies in a few images would blow up with the next one.
+        # A channel that hardly varies in a few images would blow up with the next one, and one that
+        # hardly varies around its mean would blow up the rounding of the mean.
         norm.running_var.clamp_(min=float(norm.running_var.mean()) / 4)
+        norm.running_var.clamp_(min=(_LEAST_SPREAD * norm.running_mean).square())
     model.eval()
-
-
-def _is_constant(buffer: Any) -> bool:
-    first = buffer.flatten()[:1]
-    return bool(first.isfinite().all()) and buffer.numel() > 1 and bool((buffer == first).all())
 
 
 def _parameters_of(original: Any, auto_class: str) -> int | None:

@@ -16,6 +16,7 @@ import torch  # noqa: E402 - after the environment
 import transformers.generation  # noqa: E402
 import transformers.masking_utils  # noqa: E402
 import transformers.modeling_utils  # noqa: E402
+from transformers.utils import logging  # noqa: E402
 
 # What most checks import besides; one that is not here is missed by the check that needs it.
 _USED = (
@@ -41,6 +42,7 @@ def _warm_up() -> None:
 
 
 torch.set_num_threads(1)
+logging.disable_progress_bar()
 _warm_up()
 # Otherwise each process would look through all of this when it collects garbage.
 gc.collect()

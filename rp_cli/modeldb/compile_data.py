@@ -34,7 +34,7 @@ def compile_data() -> dict[str, Any]:
 
 
 def write_data(data: dict[str, Any], path: Path) -> None:
-    """Write the compiled data, one known name per line, so that a diff reads well."""
+    """Write the compiled data, a part or a known name per line, so that a diff reads well."""
     write_atomically(path, render_data(data))
 
 
@@ -43,7 +43,8 @@ def render_data(data: dict[str, Any]) -> str:
     known = data["names"]["known"]
     rows = ",\n".join(f"{json.dumps(word)}: {json.dumps(said)}" for word, said in known.items())
     rest = {**data, "names": {**data["names"], "known": None}}
-    return json.dumps(rest).replace('"known": null', '"known": {\n' + rows + "\n}", 1) + "\n"
+    parts = ",\n".join(f"{json.dumps(part)}: {json.dumps(said)}" for part, said in rest.items())
+    return "{" + parts.replace('"known": null', '"known": {\n' + rows + "\n}", 1) + "}\n"
 
 
 def _known(groups: list[dict[str, Any]]) -> dict[str, list[str | None]]:

@@ -12,6 +12,7 @@ from json_schemas import assert_fits
 
 from rp_cli.coverage import coverage
 from rp_cli.coverage.coverage import summary
+from rp_cli.coverage.generated import check_generated, plan_of, write_tests
 from rp_cli.coverage.results import append_result, read_results
 from rp_cli.coverage.sweep import known_types, sweep
 from rp_cli.errors import BadInputError, ExitCode, OutputError
@@ -61,6 +62,53 @@ def test_a_sample_of_types_builds_and_runs_at_its_modality(
         expected = SAMPLE[row["model_type"]]
         assert expected in {None, row["modality"]}, row["model_type"]
         assert row["megabytes"] < 60
+
+
+# Each once failed its generated test as it is, for a cause of its own.
+FORMER_FALSE_ALARMS = (
+    "bert-generation",  # its default config is no decoder
+    "bros",  # boxes that were all alike
+    "canine",  # convolutions over text see padding
+    "dac",  # a loss is a mean over the rows
+    "d_fine",  # layers on the first dimension, as many as rows
+    "eomt_dinov3",  # a probability of one, moved by the twin's jitter
+    "gpt_neox",  # its head has another name in the file
+)
+
+
+def test_generated_tests_of_types_of_each_kind_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    status = coverage(FORMER_FALSE_ALARMS, generated=True, as_json=True)
+    rows = json.loads(capsys.readouterr().out)["types"]
+
+    assert {row["model_type"]: row["cause"] for row in rows if row["status"] != "passed"} == {}
+    assert status is ExitCode.OK
+    assert all(row["checks"]["passed"] >= 8 for row in rows)
+    left_out = {row["model_type"]: set(row["left_out"]) for row in rows if row["left_out"]}
+    assert left_out["canine"] == {"test_padding_does_not_change_a_row"}
+
+
+def test_a_failing_check_is_told_with_what_it_said(tmp_path: Path) -> None:
+    plans = {"bert": plan_of("bert")}
+    (file,) = write_tests(plans, tmp_path).values()
+    source = file.read_text()
+    broken = source.replace("self.assertFalse(model.training)", "self.assertTrue(model.training)")
+    assert broken != source
+    file.write_text(broken)
+
+    (found,) = sweep([("bert", "AutoModel", str(file))], check=check_generated)
+
+    assert found["status"] == "failed"
+    assert [*found["failures"]] == ["test_running_again_changes_nothing"]
+    assert found["cause"].startswith("test_running_again_changes_nothing: AssertionError: False")
+
+
+def test_a_type_without_a_twin_fails_its_generated_test_and_is_declared(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert coverage(["layoutlmv2"], generated=True) is ExitCode.OK
+    out = " ".join(capsys.readouterr().out.split())
+    assert "declared" in out
+    assert "0 of 1 passed" in out
 
 
 def row(model_type: str, status: str, **facts: Any) -> dict[str, Any]:
