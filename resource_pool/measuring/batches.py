@@ -14,6 +14,8 @@ Inputs = dict[str, Any]
 # The arguments that carry what a model is to look at; the others (masks, sizes, positions) say how,
 # or are what a loss is computed from.
 _CARRYING = ("input_ids", "values", "features", "videos", "bbox", "patches")
+# Arguments that do not go along with the tokens of the text, even where they are as long.
+_NOT_OF_TEXT = ("decoder", "pixel", "spatial", "input_features", "audio", "protein", "qformer")
 
 
 def placed(inputs: Mapping[str, Any], model: Any) -> Inputs:
@@ -112,11 +114,19 @@ def padded(inputs: Mapping[str, Any], count: int, model: Any, side: str = "right
     Raises:
         unittest.SkipTest: the model takes no texts, or no mask of them.
     """
+    import torch
+
+    from resource_pool.weights.configs import text_config
+
     ids = inputs.get("input_ids")
     if ids is None or "attention_mask" not in inspect.signature(model.forward).parameters:
         raise unittest.SkipTest("this model takes no texts, or no mask of their padding")
-    masked = {"attention_mask": ids.new_ones(ids.shape), **inputs}
-    more = ids[:, -1:].expand(-1, count)
+    masked = {"attention_mask": ids.new_ones(ids.shape[:2]), **inputs}
+    # Some models count positions by the token of padding, whatever the mask says.
+    padding = text_config(model.config).pad_token_id if hasattr(model, "config") else None
+    more = ids[:, -1:].expand(-1, count, *ids.shape[2:])
+    if isinstance(padding, int) and padding >= 0:
+        more = torch.full_like(more, padding)
     return _extended(masked, more, covered=True, left=side == "left")
 
 
@@ -141,7 +151,7 @@ def _extended(inputs: Mapping[str, Any], more: Any, *, covered: bool, left: bool
     shape = inputs["input_ids"].shape
 
     def extend(name: str, value: Any) -> Any:
-        if not _has_rows(value) or value.shape[:2] != shape or name.startswith("decoder"):
+        if not _has_rows(value) or value.shape[:2] != shape or name.startswith(_NOT_OF_TEXT):
             return value
         added = value[:, -1:].expand(-1, more.shape[1], *value.shape[2:])
         if name == "input_ids":

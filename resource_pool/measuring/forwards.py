@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import unittest
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,7 @@ def predicted_forward(model: Any, inputs: Mapping[str, Any]) -> Forward:
         # in its constructor would crash the process.
         with torch.device("meta"):
             other = type(model)(copy.deepcopy(model.config)).eval()
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.device("cpu"):
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.device("cpu"), _unkept():
             _place_without_data(other, model)
             without_data = {
                 n: mode.from_tensor(v) if is_tensor(v) else v for n, v in inputs.items()
@@ -86,6 +87,19 @@ def predicted_forward(model: Any, inputs: Mapping[str, Any]) -> Forward:
         raise unittest.SkipTest(
             f"this forward cannot be predicted without data ({type(error).__name__}: {said})"
         ) from None
+
+
+@contextmanager
+def _unkept() -> Iterator[None]:
+    """Let transformers keep no tensor without data: its caches of embeddings span models."""
+    from transformers import pytorch_utils
+
+    asked = pytorch_utils.is_torchdynamo_compiling
+    pytorch_utils.is_torchdynamo_compiling = lambda: True  # what its caches go by
+    try:
+        yield
+    finally:
+        pytorch_utils.is_torchdynamo_compiling = asked
 
 
 def _place_without_data(other: Any, model: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hardware_detection import CPU, HARDWARE_NAMES
 from model_family_classifier.data import compiled_data
+from model_family_classifier.index import entry_of
 from rp_cli import __version__
 from rp_cli.codegen.names import class_name, file_name
 from rp_cli.errors import BadInputError
@@ -59,6 +60,7 @@ _KNOWN_CLASSES: tuple[tuple[str, str | None, frozenset[str]], ...] = (
     ("multimodal", "image_text_encoder", frozenset({"AutoModel"})),
 )
 
+_BACKBONE = "AutoBackbone"
 _AUTO_CLASS = re.compile(r"AutoModel[A-Za-z0-9]*|AutoBackbone")
 _WORD = re.compile(r"[\w.+-]{1,100}", re.ASCII)
 
@@ -102,6 +104,12 @@ class TestPlan:
     def class_name(self) -> str:
         """The name of the test class."""
         return class_name(self.model_name)
+
+    @property
+    def loader(self) -> str:
+        """The class of transformers that loads the model: AutoBackbone takes no folder."""
+        known = entry_of(self.model_type).get("architectures", {}).get(_BACKBONE)
+        return str(known[0]) if known and self.auto_class == _BACKBONE else self.auto_class
 
     @property
     def preferences(self) -> dict[str, Any]:

@@ -78,7 +78,9 @@ FORMER_FALSE_ALARMS = (
 
 def test_generated_tests_of_types_of_each_kind_pass(capsys: pytest.CaptureFixture[str]) -> None:
     status = coverage(FORMER_FALSE_ALARMS, generated=True, as_json=True)
-    rows = json.loads(capsys.readouterr().out)["types"]
+    document = json.loads(capsys.readouterr().out)
+    assert_fits(document, "coverage")
+    rows = document["types"]
 
     assert {row["model_type"]: row["cause"] for row in rows if row["status"] != "passed"} == {}
     assert status is ExitCode.OK
