@@ -83,6 +83,23 @@ def test_a_forward_that_needs_values_is_skipped_with_the_reason(model, monkeypat
         measuring.predicted_forward(model, INPUTS)
 
 
+def test_a_prediction_leaves_no_tensor_without_data_in_caches_of_the_library(model):
+    from transformers.pytorch_utils import compile_compatible_method_lru_cache
+
+    @compile_compatible_method_lru_cache(maxsize=1)
+    def cached(size):
+        return torch.ones(size)
+
+    class Caching(type(model)):
+        def forward(self, **inputs):
+            return {"cached": cached(3), **super().forward(**inputs)}
+
+    inputs = measuring.example_inputs(model)
+    model.__class__ = Caching
+    measuring.predicted_forward(model, inputs)
+    assert cached(3).tolist() == [1, 1, 1]
+
+
 def touch(model):
     next(model.parameters()).data[0] += 1
 

@@ -132,3 +132,40 @@ def test_a_generated_text_continues_with_all_of_it_seen():
     assert measuring.continued(decoder, torch.tensor([[0, 7]]))["decoder_input_ids"].tolist() == [
         [0, 7]
     ]
+
+
+def test_what_a_generated_token_goes_along_with_has_what_the_last_one_had():
+    inputs = {
+        "input_ids": torch.tensor([[1, 2]]),
+        "attention_mask": torch.tensor([[0, 1]]),
+        "image_attention_mask": torch.tensor([[[1, 0], [0, 1]]]),
+        "pixel_attention_mask": torch.tensor([[1, 1]]),  # as long as the text by chance
+    }
+    whole = measuring.continued(inputs, torch.tensor([[1, 2, 9]]))
+    assert whole["attention_mask"].tolist() == [[0, 1, 1]]
+    assert whole["image_attention_mask"].tolist() == [[[1, 0], [0, 1], [0, 1]]]
+    assert whole["pixel_attention_mask"] is inputs["pixel_attention_mask"]
+
+
+def test_padding_is_the_models_own_token():
+    from transformers import BertConfig
+
+    model = TakesMask()
+    model.config = BertConfig(pad_token_id=7)
+    padded = measuring.padded({"input_ids": torch.tensor([[1, 2]])}, 2, model)
+    assert padded["input_ids"].tolist() == [[1, 2, 7, 7]]
+
+
+def test_layers_on_the_first_dimension_are_told_from_rows():
+    rows = torch.arange(8.0).view(2, 2, 2)  # two layers, then two rows
+    found, expected = measuring.mirrored({"layers": rows.flip(1)}, {"layers": rows})
+    assert found["layers"].equal(expected["layers"])
+    found, expected = measuring.mirrored({"layers": rows}, {"layers": rows})
+    assert not found["layers"].equal(expected["layers"])
+
+
+def test_losses_are_no_rows():
+    outputs = {"loss": torch.zeros(2), "aux_loss": torch.zeros(2), "logits": torch.zeros(2, 1)}
+    assert [*measuring.mirrored(outputs, outputs)[1]] == ["logits"]
+    alone = {"loss": torch.zeros(1), "logits": torch.zeros(1, 1)}
+    assert [*measuring.first_rows(outputs, alone)[1]] == ["logits"]

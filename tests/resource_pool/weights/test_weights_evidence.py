@@ -79,6 +79,18 @@ def test_a_body_from_a_head_and_a_head_on_a_body_are_recognised(trained: Path) -
     assert provenance(load(trained / "headed")) == "pretrained"
 
 
+def test_a_head_of_another_name_in_the_file_is_known_by_its_numbers(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    twin = locate_weights(
+        "a/neox", model_type="gpt_neox", auto_class="AutoModelForCausalLM", mode="tiny"
+    ).path
+    model = AutoModelForCausalLM.from_pretrained(twin)  # its file says embed_out, not lm_head
+    assert provenance(model) == "tiny"
+    model.base_model.save_pretrained(tmp_path)
+    assert provenance(AutoModelForCausalLM.from_pretrained(tmp_path)) == "partial"
+
+
 def test_shards_are_read(trained: Path) -> None:
     load(trained).save_pretrained(trained / "shards", max_shard_size="200KB")
     assert len(list((trained / "shards").glob("*.safetensors"))) > 1
