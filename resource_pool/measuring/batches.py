@@ -122,10 +122,11 @@ def padded(inputs: Mapping[str, Any], count: int, model: Any, side: str = "right
     if ids is None or "attention_mask" not in inspect.signature(model.forward).parameters:
         raise unittest.SkipTest("this model takes no texts, or no mask of their padding")
     masked = {"attention_mask": ids.new_ones(ids.shape[:2]), **inputs}
-    # Some models count positions by the token of padding, whatever the mask says.
     padding = text_config(model.config).pad_token_id if hasattr(model, "config") else None
     more = ids[:, -1:].expand(-1, count, *ids.shape[2:])
-    if isinstance(padding, int) and padding >= 0:
+    # Some models count positions by the token of padding, whatever the mask says. For some it
+    # stands for an image too.
+    if isinstance(padding, int) and padding >= 0 and not bool((ids == padding).any()):
         more = torch.full_like(more, padding)
     return _extended(masked, more, covered=True, left=side == "left")
 
