@@ -18,7 +18,7 @@ from rp_cli.codegen.plan import TestPlan, make_plan
 from rp_cli.codegen.render import render_all
 from rp_cli.coverage.sweep import sweep
 
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 300.0
 
 
 def plan_of(model_type: str) -> TestPlan:
