@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,6 +125,8 @@ def main() -> None:
         # A terminal that cannot show "✅" gets "?" and no UnicodeEncodeError.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if not sys.stderr.isatty():  # transformers draws a bar for each model that it loads
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except Exception as error:

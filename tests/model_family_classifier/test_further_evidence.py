@@ -271,6 +271,7 @@ class Hub(BaseHTTPRequestHandler):
 
 def test_the_hub_is_sent_one_request_with_the_name_and_no_token() -> None:
     """In a process of its own: the client reads its settings when it is imported."""
+    pytest.importorskip("huggingface_hub")
     handler = type("Keeping", (Hub,), {"sent": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -117,8 +117,8 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
         ("a: !!python/object/apply:os.system ['true']", "tag"),
         ("a: !custom {family: vision}", "tag"),
         (BOMB, "alias"),
-        ("[" * 100_000, "nested"),
-        ("{a: " * 50_000, "nested"),
+        ("[" * 100_000, "nest"),  # of ours, or of newer releases of PyYAML
+        ("{a: " * 50_000, "nest"),
         ("1.0: {family: vision}", "quotes"),
         ("[" + "1," * 500_000 + "]", "parts"),
         ("x: vision", "mapping"),
