@@ -219,11 +219,20 @@ def test_a_cluster_of_its_own_ends_with_the_run(start, environment, tmp_path):
         "while True: pass",
     )
     fails = doing("print('said', flush=True)", "self.fail(__file__)")
-    code, record, err = ended(start({"endless": endless, "fails": fails}, "--timeout", 5))
+    loopback = doing(
+        "import psutil",
+        "ends = [c for c in psutil.net_connections('tcp') if c.status == 'LISTEN' and c.pid]",
+        "rays = [c for c in ends if psutil.Process(c.pid).name() in ('gcs_server', 'raylet')]",
+        "self.assertTrue(rays)",
+        "self.assertEqual({c.laddr.ip.rpartition(':')[2] for c in rays}, {'127.0.0.1'})",
+    )
+    sources = {"endless": endless, "fails": fails, "loopback": loopback}
+    code, record, err = ended(start(sources, "--timeout", 10))
     found = by_name(record)
     assert code == 1
     assert found["endless"]["status"] == "timeout", err
-    assert "5 s" in found["endless"]["error"]
+    assert "10 s" in found["endless"]["error"]
+    assert found["loopback"]["status"] == "passed", found["loopback"]["tests"]
     assert found["fails"]["status"] == "failed"
     # A result names the file as the caller knows it, wherever it ran.
     assert f"AssertionError: {tmp_path}/test_fails.py" in found["fails"]["tests"][0]["detail"]
