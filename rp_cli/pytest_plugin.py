@@ -235,14 +235,23 @@ def _statistics(config: pytest.Config) -> dict[str, Any]:
     }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Keep the statistics of this process; an xdist worker sends them to who asked."""
-    statistics = _statistics(session.config)
-    output = getattr(session.config, "workeroutput", None)
-    if statistics and output is not None:
+    """Keep the statistics of this process; an xdist worker sends them to who asked.
+
+    pytest writes its JUnit XML in this hook too, and later: the statistics are in it.
+    """
+    config = session.config
+    statistics, output = _statistics(config), getattr(session.config, "workeroutput", None)
+    if output is not None:
         output["rp_statistics"] = statistics
-    elif statistics:
-        session.config.stash[_STATISTICS]["pool"] = statistics
+        return
+    if statistics:
+        config.stash[_STATISTICS]["pool"] = statistics
+    for plugin in config.pluginmanager.get_plugins():
+        if hasattr(plugin, "add_global_property"):
+            for name, facts in config.stash[_STATISTICS].items():
+                plugin.add_global_property(f"rp_{name.replace(' ', '_')}", _in_words(facts))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -257,9 +266,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Say what the pools did, and which models were changed by a test."""
     for name, facts in config.stash[_STATISTICS].items():
         terminalreporter.section(f"rp: {name}")
-        terminalreporter.line(
-            f"{facts['hits']} hits, {facts['misses']} misses, {facts['models']} models cached, "
-            f"{facts['memory_mb']} MB, {facts['evictions']} evictions"
-        )
+        terminalreporter.line(_in_words(facts))
         for change in facts["changed"]:
             terminalreporter.line(change, yellow=True)
+
+
+def _in_words(facts: dict[str, Any]) -> str:
+    return (
+        f"{facts['hits']} hits, {facts['misses']} misses, {facts['models']} models cached, "
+        f"{facts['memory_mb']} MB, {facts['evictions']} evictions"
+    )

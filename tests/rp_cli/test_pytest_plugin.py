@@ -78,8 +78,9 @@ def test_fixtures_load_through_the_pool_and_the_end_says_so(run_pytest, tmp_path
     assert "test_it_0.py::test_b changed embedding:bert-base-uncased" in out
     properties = ElementTree.parse(tmp_path / "out.xml").iter("property")
     told = [(one.get("name"), one.get("value")) for one in properties]
-    assert [name for name, _ in told] == ["rp_model", "rp_changed"]
-    assert "on cpu float32, tiny weights" in str(told[0][1])
+    assert [name for name, _ in told] == ["rp_pool", "rp_model", "rp_changed"]
+    assert "2 hits, 2 misses" in str(told[0][1])
+    assert "on cpu float32, tiny weights" in str(told[1][1])
 
 
 def test_who_does_not_use_the_pool_hears_and_imports_nothing(run_pytest):
@@ -110,10 +111,14 @@ def test_a(resource_pool, place):
 
 
 def test_with_xdist_a_model_is_loaded_by_one_worker_only(run_pytest, tmp_path):
-    out = run_pytest(GROUPED, "-n", "2", "--dist", "loadgroup", count=3)
+    xml = tmp_path / "out.xml"
+    out = run_pytest(GROUPED, "-n", "2", "--dist", "loadgroup", f"--junitxml={xml}", count=3)
     assert "18 passed" in out, out
     workers = [set(file.read_text().split()) for file in tmp_path.glob("test_it_*.txt")]
     assert [len(one) for one in workers] == [1, 1, 1]
     assert "rp: pool of gw0" in out
+    assert {"rp_pool_of_gw0", "rp_pool_of_gw1"} <= {
+        one.get("name") for one in ElementTree.parse(xml).iter("property")
+    }
     assert sum(int(line.split(", ")[1].split()[0]) for line in out.splitlines()
                if "hits, " in line) == 3  # fmt: skip
