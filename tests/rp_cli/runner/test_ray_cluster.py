@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from ray.cluster_utils import Cluster
 checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000,
           "health_check_timeout_ms": 5000, "health_check_failure_threshold": 3}
 common = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
-head = {**common, "memory": 250 << 20, "_system_config": checks}
+head = {**common, "memory": 250 << 20, "num_gpus": 1, "_system_config": checks}
 cluster = Cluster(initialize_head=True, head_node_args=head)
 second = cluster.add_node(**common, memory=4 << 30)
 print(cluster.address, flush=True)
@@ -143,10 +144,24 @@ def begins_once(fifo: Path) -> list[str]:
     ]
 
 
+def begun(process: subprocess.Popen[str], fifo: Path) -> int:
+    """Wait until the test behind the fifo has begun; return its process."""
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while process.poll() is None:
+            ready, _, _ = select.select([reader], [], [], 1.0)
+            if ready and (said := os.read(reader, 100)):
+                return int(said)
+    finally:
+        os.close(reader)
+    raise AssertionError(process.communicate())
+
+
 MODEL = """\
 import os, signal, unittest
 import transformers
 from resource_pool import get_global_resource_pool
+HARDWARE_PREFERENCES = {{"device": "cpu"}}
 PATH = {path!r}
 class T(unittest.TestCase):
     def test_a(self):
@@ -158,8 +173,17 @@ class T(unittest.TestCase):
 """
 
 
+# Ray believes what it is told of GPUs, and shows each file the one that it got.
+GPU = """\
+import os, resource_pool, unittest
+HARDWARE_PREFERENCES = {"device": "cuda"}
+class T(unittest.TestCase):
+    def test_a(self): self.assertEqual(os.environ["CUDA_VISIBLE_DEVICES"], "0")
+"""
+
+
 def test_a_lost_node_costs_a_retry(cluster, start, tmp_path):
-    """Everything is placed on the second node, as the first has too little memory for it."""
+    """All but the GPU is on the second node: the first has too little memory for the files."""
     from transformers import BertConfig, BertModel
 
     tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 50}
@@ -173,18 +197,20 @@ def test_a_lost_node_costs_a_retry(cluster, start, tmp_path):
         "third": shared,
         "single": doing(*begins_once(tmp_path / "task")),
         "aborts": doing("os.abort()"),
+        "gpu": GPU,
     }
     process = start(sources, "--address", cluster.address)
-    pids = [int((tmp_path / fifo).read_text()) for fifo in ("actor", "task")]
+    pids = [begun(process, tmp_path / fifo) for fifo in ("actor", "task")]
     cluster.kill_second()
     code, record, err = ended(process)
     found = by_name(record)
     assert {name: result["status"] for name, result in found.items()} == {
         "first": "passed", "second": "passed", "third": "passed", "single": "passed",
-        "aborts": "crashed",
+        "aborts": "crashed", "gpu": "passed",
     }, err  # fmt: skip
     assert code == 1
     assert "SIGABRT" in found["aborts"]["error"]
+    assert found["gpu"]["ran_in"] == "gpu 0"
     again = [note for note in record["notes"] if "was run again" in note]
     assert {note.split()[0] for note in again} >= {"test_first.py", "test_single.py"}
     # The model was loaded once on each node, and every file of it found it there.
@@ -198,7 +224,7 @@ def test_ctrl_c_ends_the_files_and_leaves_the_cluster(cluster, start, tmp_path):
         {"good": doing("pass"), "hangs": doing(*begins_once(tmp_path / "begun"))},
         "--address", cluster.address, "-j", 1,
     )  # fmt: skip
-    pid = int((tmp_path / "begun").read_text())
+    pid = begun(process, tmp_path / "begun")
     process.send_signal(signal.SIGINT)
     code, record, err = ended(process)
     assert code == 130, err
