@@ -59,7 +59,11 @@ class OriginalTracebackError(PoolError):
 
 
 class UnsupportedOperationError(PoolError, RuntimeError):
-    """A backend cannot compute a model, or computes something else; the message says what."""
+    """A backend cannot compute a model; the message says what it cannot."""
+
+
+class WrongResultError(UnsupportedOperationError):
+    """A backend computes something else than torch; the message says by how much."""
 
 
 class ComputationTimeoutError(PoolError, TimeoutError):

@@ -21,7 +21,7 @@ from resource_pool.devices.flat import Inputs, as_array, difference
 from resource_pool.devices.onnx_export import Exported, changing_axes
 from resource_pool.devices.onnx_precision import TOLERANCES
 from resource_pool.devices.web_engines import BrowserEngine, Engine, Run, SimulatedEngine
-from resource_pool.errors import UnsupportedOperationError
+from resource_pool.errors import UnsupportedOperationError, WrongResultError
 
 logger = logging.getLogger("resource_pool")
 
@@ -271,7 +271,7 @@ class _Computation:
             expected = type(model).forward(model, **self._inputs.rebuilt(tensors))
         found = difference(expected, output)
         if not found <= forward.tolerance:
-            raise UnsupportedOperationError(
+            raise WrongResultError(
                 f"{forward.device} computes something else than torch (by {found:.2g} of the "
                 f"greatest value, for inputs of {_sizes(tensors)}; in {forward.dtype}, "
                 f"{forward.tolerance:g} passes)."

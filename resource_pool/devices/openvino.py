@@ -13,7 +13,7 @@ from resource_pool.devices import forwards
 from resource_pool.devices.flat import Inputs, difference
 from resource_pool.devices.forwards import placement as placement
 from resource_pool.devices.openvino_convert import Compiled
-from resource_pool.errors import UnsupportedOperationError
+from resource_pool.errors import UnsupportedOperationError, WrongResultError
 
 # The greatest difference from torch in float32, as a share of the greatest value.
 _TOLERANCES = {"float32": 1e-3, "bfloat16": 6e-2, "float16": 1e-2}
@@ -88,7 +88,7 @@ def _compare(model: Any, forward: OpenVINOForward, inputs: dict[str, Any]) -> No
         raise UnsupportedOperationError(f"OpenVINO cannot compute the model: {why}.") from error
     found = difference(expected, computed)
     if not found <= _TOLERANCES[forward.dtype]:
-        raise UnsupportedOperationError(
+        raise WrongResultError(
             f"OpenVINO computes something else than torch in {forward.dtype} (by "
             f"{found:.2g} of the greatest value)."
         )

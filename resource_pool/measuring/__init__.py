@@ -16,9 +16,11 @@ from resource_pool.measuring.batches import (
     placed,
     reversed_rows,
 )
+from resource_pool.measuring.elsewhere import also_on, need_engine
 from resource_pool.measuring.forwards import Forward, measured_forward, predicted_forward
 from resource_pool.measuring.numbers import (
     difference,
+    differing,
     identical,
     layout,
     not_finite,
@@ -41,14 +43,17 @@ from resource_pool.measuring.states import (
     stored_dtype,
     weights_of,
 )
+from resource_pool.measuring.told import record_use, told_of, wanted_dtype
 from resource_pool.weights.inputs import example_inputs
 
 __all__ = [
     "Forward",
     "NoProcessor",
+    "also_on",
     "computes_on",
     "continued",
     "difference",
+    "differing",
     "example_inputs",
     "exchanged",
     "first_rows",
@@ -57,6 +62,7 @@ __all__ = [
     "layout",
     "measured_forward",
     "mirrored",
+    "need_engine",
     "need_memory",
     "not_finite",
     "padded",
@@ -65,12 +71,15 @@ __all__ = [
     "print_summary",
     "processor_of",
     "readable_gib",
+    "record_use",
     "reported",
     "reversed_rows",
     "scratch_folder",
     "state_of",
     "stored_dtype",
     "tensors",
+    "told_of",
     "tolerance",
+    "wanted_dtype",
     "weights_of",
 ]

@@ -48,6 +48,25 @@ def difference(actual: Any, expected: Any) -> float:
     return float(apart / expected[finite].double().abs().max().clamp_min(_TINY))
 
 
+def differing(found: Any, expected: Any, dtype: Any, *, repeated: bool = False) -> dict[str, str]:
+    """Return the outputs that are not as expected, by name, and what is wrong with each.
+
+    Args:
+        found: outputs or inputs of a model, or a tensor.
+        expected: the same, as they should be.
+        dtype: see :func:`tolerance`; so is ``repeated``.
+    """
+    limit = tolerance(dtype, repeated=repeated)
+    one, other = tensors(found), tensors(expected)
+    wrong = {name: "missing" for name in other if name not in one}
+    wrong |= {name: "not expected" for name in one if name not in other}
+    for name in one.keys() & other.keys():
+        apart = difference(one[name], other[name])
+        if not apart <= limit:  # which no comparison with what is no number is
+            wrong[name] = f"differs by {apart:.3g} of the largest value, {limit:.3g} is allowed"
+    return wrong
+
+
 def tensors(outputs: Any) -> dict[str, Any]:
     """Return the tensors of inputs or outputs by name; those in tuples as ``attentions.0``.
 

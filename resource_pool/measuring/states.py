@@ -92,41 +92,67 @@ class NoProcessor:
 
 
 def processor_of(auto_class: Any, weights: Weights) -> Any:
-    """Load what prepares a model's inputs; none of the model's own code is run.
+    """Return what prepares a model's inputs, from the pool; none of the model's own code is run.
+
+    A tokenizer without a token for padding pads with its end token, as is usual.
 
     Args:
         auto_class: transformers' AutoTokenizer, AutoImageProcessor, ...
+        weights: the folder to load it from, the first time.
 
     Returns:
         The processor; `NoProcessor` where the weights are a twin's and it has none that loads.
     """
+    from resource_pool import get_global_resource_pool
+
+    name = weights.model_name
+    return get_global_resource_pool().get_tokenizer(
+        name,
+        name,
+        constructor=lambda: _loaded_processor(auto_class, weights),
+        variant=f"{auto_class.__name__}-{weights.kind}",
+    )
+
+
+def _loaded_processor(auto_class: Any, weights: Weights) -> Any:
     try:
-        return auto_class.from_pretrained(weights.path, trust_remote_code=False)
+        processor = auto_class.from_pretrained(weights.path, trust_remote_code=False)
     except (OSError, ImportError, ValueError):
         if weights.kind != "tiny":
             raise
         return NoProcessor()
+    if getattr(processor, "pad_token", "") is None:
+        processor.pad_token = processor.eos_token
+    return processor
 
 
 @contextmanager
 def reported(model_name: str, preferences: Mapping[str, Any]) -> Iterator[None]:
-    """Write an error report where hardware fails; what is not here at all is a skip.
+    """Write an error report where hardware fails; what there is no room for is a skip.
 
     Raises:
         unittest.SkipTest: the preferences insist on hardware that is not here, or on an engine
-            that cannot compute this model; says why.
+            that cannot compute this model, or it fits nowhere even if all others go; says why,
+            with the arithmetic. An engine that computes something else is no skip.
     """
     from resource_pool import (
         DeviceUnavailableError,
+        InsufficientMemoryError,
         UnsupportedOperationError,
         get_global_resource_pool,
         saved_error_report,
     )
+    from resource_pool.errors import WrongResultError
 
     try:
         with saved_error_report(get_global_resource_pool(), model_name, preferences):
             yield
-    except (DeviceUnavailableError, UnsupportedOperationError) as error:
+    except WrongResultError:
+        raise
+    except UnsupportedOperationError as error:
+        place = preferences.get("device") or "the engine"
+        raise unittest.SkipTest(f"{place}: {error}") from error
+    except (DeviceUnavailableError, InsufficientMemoryError) as error:
         raise unittest.SkipTest(str(error)) from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hardware_detection import CPU, HARDWARE_NAMES
+from hardware_detection import CPU, HARDWARE_NAMES, OPENVINO, WEBGPU, WEBNN
 from model_family_classifier.data import compiled_data
 from model_family_classifier.index import entry_of
 from rp_cli import __version__
@@ -18,6 +18,8 @@ from rp_cli.errors import BadInputError
 GENERIC_TEMPLATE = "hf_generic_template.py"
 STYLES = ("unittest", "pytest")
 DEFAULT_TIMEOUT = 0.1
+# What a model is exported for; it is chosen by itself for few families, or for none.
+_ENGINES = (OPENVINO, WEBNN, WEBGPU)
 # Stands in the base template where the digest of the finished text goes.
 NO_DIGEST = "0" * 16
 
@@ -72,6 +74,7 @@ class TestPlan:
     Attributes:
         device: the backend that ``--device`` forces, or None.
         priority: backends in the order in which the test tries them.
+        engines: what is never or seldom chosen by itself and may be asked for: OpenVINO, browsers.
         timeout_minutes: the age that the test passes to cleanup.
         style: "unittest" or "pytest".
         options: further words of the command that made the file.
@@ -90,6 +93,7 @@ class TestPlan:
     device: str | None
     priority: tuple[str, ...]
     timeout_minutes: float
+    engines: tuple[str, ...] = ()
     style: str = STYLES[0]
     options: tuple[str, ...] = ()
     rp_version: str = __version__
@@ -120,10 +124,11 @@ class TestPlan:
 
     @property
     def other_backends(self) -> tuple[str, ...]:
-        """The accelerators that have a test of their own."""
+        """The accelerators and engines that have a test of their own."""
         if self.device:
             return ()
-        return tuple(name for name in self.priority if name in HARDWARE_NAMES and name != CPU)
+        named = {*self.priority, *self.engines} - {CPU}
+        return tuple(name for name in HARDWARE_NAMES if name in named)
 
     @property
     def command(self) -> str:
@@ -181,9 +186,23 @@ def make_plan(
         device=device,
         priority=tuple(classification["hardware_priority"]),
         timeout_minutes=timeout_minutes,
+        engines=_engines(classification["compatibility"]),
         style=style,
         options=options if use_model_family else ("--no-use-model-family", *options),
         left_out=exceptions["left_out"].get(model_type, {}),
+    )
+
+
+def _engines(compatibility: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the engines that the matrix allows, if only for small models.
+
+    Those of which it knows nothing good are left out: an export takes seconds.
+    """
+    cells = {name: compatibility.get(name, {"compatible": False}) for name in _ENGINES}
+    return tuple(
+        name
+        for name, cell in cells.items()
+        if cell["compatible"] and (cell["level"] in ("high", "medium") or cell["size_limit"])
     )
 
 

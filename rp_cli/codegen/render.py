@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rp_cli.codegen.plan import TestPlan
 
+_FORMAT = ("--isolated", "--no-cache", "--quiet", "--line-length=100")
 FORMAT_DEADLINE_SECONDS = 120
 # Under this name a user's template reaches rp's own: {% extends "rp/hf_base_template.py.j2" %}.
 OURS = "rp"
@@ -80,7 +81,7 @@ def format_sources(sources: Iterable[str]) -> list[str]:
             file.write_text(source, encoding="utf-8", newline="\n")
         # The program itself: `python -m ruff` would run a ruff.py that lies in the current folder.
         done = subprocess.run(
-            [find_ruff_bin(), "format", "--isolated", "--no-cache", "--quiet", folder],
+            [find_ruff_bin(), "format", *_FORMAT, folder],
             capture_output=True,
             text=True,
             encoding="utf-8",

@@ -9,7 +9,7 @@ import sys
 import unittest
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -71,7 +71,8 @@ def applicable(one: Architecture) -> list[Fault]:
 
 def measure(one: Architecture, folder: Path, faults: Iterable[Fault | None]) -> Iterator[Outcome]:
     """Yield an outcome for each fault; None is the model as it is."""
-    plan = make_plan(classify_model(one.model))
+    # On the CPU alone: what other hardware and engines do is no part of this.
+    plan = replace(make_plan(classify_model(one.model)), priority=("cpu",), engines=())
     path = folder / plan.file_name
     path.write_text(render(plan), encoding="utf-8")
     module = _imported(path)

@@ -4,26 +4,22 @@ Made by: rp generate --model bert-base-uncased
 Family: embedding / masked_lm (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: d29dc60fa8ce7492; once the file is edited, `rp generate` leaves it alone.
+Digest: 346d29dec2ab4a44; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
-import logging
 import sys
 import unittest
-from pathlib import Path
 from typing import Any
 
-from resource_pool import (
-    get_global_resource_pool,
-    measuring,
-    preferences_from_environment,
-)
+from resource_pool import get_global_resource_pool, measuring, preferences_from_environment
 from resource_pool.weights import locate_weights
 
+PACKAGES = ("torch", "transformers")
 MODEL_NAME = "bert-base-uncased"
 MODEL_FAMILY = "embedding"
 MODEL_TYPE = "bert"
+AUTO_CLASS = "AutoModel"
 HARDWARE_PREFERENCES = {"priority_list": ["cuda", "rocm", "xpu", "mps", "cpu"]}
 CLEANUP_MINUTES = 0.1
 TEXTS = ("Prices fell.", "A man is playing a guitar on the stage.")
@@ -31,10 +27,7 @@ SIMILAR = ("A man is playing a guitar.", "Somebody plays an instrument.")
 UNRELATED = "The central bank left its interest rate unchanged."
 
 
-@unittest.skipUnless(
-    importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"),
-    "needs torch and transformers",
-)
+@unittest.skipUnless(all(map(importlib.util.find_spec, PACKAGES)), f"needs {PACKAGES}")
 class TestBertBaseUncased(unittest.TestCase):
     """bert-base-uncased, loaded once through the shared resource pool."""
 
@@ -43,8 +36,6 @@ class TestBertBaseUncased(unittest.TestCase):
     weights: Any
     preferences: Any
     processor: Any = None
-    device: Any
-    dtype: Any
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -54,27 +45,10 @@ class TestBertBaseUncased(unittest.TestCase):
         cls.transformers = pool.get_resource(
             "transformers", constructor=lambda: __import__("transformers")
         )
-        cls.weights = locate_weights(
-            MODEL_NAME, auto_class="AutoModel", model_type=MODEL_TYPE
-        )
+        cls.weights = locate_weights(MODEL_NAME, auto_class=AUTO_CLASS, model_type=MODEL_TYPE)
         cls.preferences = preferences_from_environment(HARDWARE_PREFERENCES)
-        parameter = next(cls.load_model(cls.preferences).parameters())
-        cls.device, cls.dtype = parameter.device, parameter.dtype
-        cls.processor = pool.get_tokenizer(
-            MODEL_FAMILY,
-            MODEL_NAME,
-            constructor=lambda: measuring.processor_of(
-                cls.transformers.AutoTokenizer, cls.weights
-            ),
-            variant=f"AutoTokenizer-{cls.weights.kind}",
-        )
-
-    @classmethod
-    def from_folder(cls, folder: Path, **options: Any) -> Any:
-        """Load the model from safetensors files; no code of the model's own is run."""
-        return cls.transformers.AutoModel.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, **options
-        )
+        cls.load_model(cls.preferences)
+        cls.processor = measuring.processor_of(cls.transformers.AutoTokenizer, cls.weights)
 
     @classmethod
     def load_model(cls, preferences: dict[str, Any]) -> Any:
@@ -83,9 +57,11 @@ class TestBertBaseUncased(unittest.TestCase):
             return get_global_resource_pool().get_model(
                 MODEL_FAMILY,
                 MODEL_NAME,
-                constructor=lambda: cls.from_folder(cls.weights.path),
+                constructor=lambda: cls.transformers.AutoModel.from_pretrained(
+                    cls.weights.path, use_safetensors=True, trust_remote_code=False
+                ),
                 hardware_preferences=preferences,
-                variant=f"AutoModel-{cls.weights.kind}",
+                variant=f"{AUTO_CLASS}-{cls.weights.kind}",
             )
 
     @property
@@ -99,14 +75,9 @@ class TestBertBaseUncased(unittest.TestCase):
         with measuring.reported(MODEL_NAME, self.preferences), self.torch.no_grad():
             return model(**measuring.placed(inputs, model))
 
-    def assert_close(self, one: Any, other: Any, why: str, **how: Any) -> None:
-        """Compare outputs by name; the limit is a share of the other's largest value."""
-        limit = measuring.tolerance(self.dtype, **how)
-        found, wanted = measuring.tensors(one), measuring.tensors(other)
-        self.assertEqual(found.keys(), wanted.keys(), why)
-        for name, value in wanted.items():
-            apart = measuring.difference(found[name], value)
-            self.assertLessEqual(apart, limit, f"{why} {name}")
+    def assert_close(self, found: Any, expected: Any, why: str, **how: Any) -> None:
+        """Compare outputs by name; the limit is a share of the largest expected value."""
+        self.assertEqual(measuring.differing(found, expected, self.model.dtype, **how), {}, why)
 
     def make_inputs(self, batch: int = 2) -> dict[str, Any]:
         """Tokenize the first texts; the shorter one is padded where both are asked for."""
@@ -116,27 +87,24 @@ class TestBertBaseUncased(unittest.TestCase):
 
     def tokenize(self, texts: tuple[str, ...]) -> dict[str, Any]:
         """Tokenize a batch of texts, padded on the right."""
-        options = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
-        return dict(self.processor(list(texts), **options))
+        return dict(self.processor(list(texts), padding=True, return_tensors="pt"))
 
     def test_device_precision_and_weights(self) -> None:
         """The model is where the pool says, in the dtype asked for, with these weights."""
-        pool, model = get_global_resource_pool(), self.model
-        key = next(key for key, cached in pool.models.items() if cached is model)
-        facts = pool.get_stats()["models"][key]
-        self.assertEqual(measuring.computes_on(model), facts["device"])
-        asked = pool.explain(MODEL_FAMILY, MODEL_NAME, self.preferences).dtype
-        wanted = asked or measuring.stored_dtype(self.weights.path)
-        self.assertEqual(str(self.dtype), f"torch.{wanted}")
-        self.assertIn(facts["weights"], (self.weights.kind, "unknown"))
+        model, told = self.model, measuring.told_of(self.model)
+        self.assertEqual(measuring.computes_on(model), told["device"])
+        wanted = measuring.wanted_dtype(MODEL_FAMILY, MODEL_NAME, self.preferences, self.weights)
+        self.assertEqual(str(model.dtype), f"torch.{wanted}")
+        self.assertIn(told["weights"], (self.weights.kind, "unknown"))
 
     def test_forward_is_as_predicted(self) -> None:
         """Shapes, dtypes and peak memory are what the config alone lets expect."""
         expected = measuring.predicted_forward(self.model, self.make_inputs())
         forward = measuring.measured_forward(self.model, self.make_inputs())
+        measuring.record_use(self.model, self.weights, forward)
         self.assertEqual(forward.layout, expected.layout)
         self.assertLessEqual(forward.computed_in, expected.computed_in)
-        self.assertLessEqual(forward.peak_bytes, expected.limit_bytes(self.device))
+        self.assertLessEqual(forward.peak_bytes, expected.limit_bytes(self.model.device))
 
     def test_output_is_finite(self) -> None:
         """No output holds an infinity or a value that is not a number."""
@@ -170,54 +138,32 @@ class TestBertBaseUncased(unittest.TestCase):
         """A batch in the opposite order gives the same rows in the opposite order."""
         inputs = self.make_inputs()
         backwards = self.run_model(measuring.reversed_rows(inputs))
-        pair = measuring.mirrored(backwards, self.run_model(inputs))
-        self.assert_close(*pair, "the order of the rows changes")
+        rows = measuring.mirrored(backwards, self.run_model(inputs))
+        self.assert_close(*rows, "the order of the rows changes")
 
     def test_saving_and_loading_changes_nothing(self) -> None:
         """What was saved holds every weight, and gives the same outputs."""
-        before = self.run_model(self.make_inputs())
-        with measuring.scratch_folder(self.model) as folder:
-            self.model.save_pretrained(folder)
-            again, told = self.from_folder(
-                folder, dtype=self.dtype, output_loading_info=True
+        model, before = self.model, self.run_model(self.make_inputs())
+        with measuring.scratch_folder(model) as folder:
+            model.save_pretrained(folder)
+            again, told = self.transformers.AutoModel.from_pretrained(
+                folder, dtype=model.dtype, output_loading_info=True
             )
             self.assertEqual(list(told["missing_keys"]), [], "not saved")
-            after = self.run_model(self.make_inputs(), again.to(self.device))
-            kept = measuring.weights_of(again)
-        self.assertEqual(kept, measuring.weights_of(self.model))
+            self.assertEqual(measuring.weights_of(again), measuring.weights_of(model))
+            after = self.run_model(self.make_inputs(), again.to(model.device))
         self.assert_close(after, before, "saving and loading changes", repeated=True)
 
-    def test_agrees_with_cpu_float32(self) -> None:
-        """The chosen device and precision give what the CPU gives in float32."""
-        place = (measuring.computes_on(self.model), self.dtype)
-        if place == ("cpu", self.torch.float32):
+    @measuring.also_on("cuda", "rocm", "xpu", "mps", "openvino", "webnn", "webgpu")
+    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None = None) -> None:
+        """The chosen hardware, and each other that is here, gives what the CPU gives."""
+        measuring.need_engine(elsewhere, MODEL_FAMILY, MODEL_TYPE, self.weights)
+        model = self.load_model(elsewhere or self.preferences)
+        if (measuring.computes_on(model), model.dtype) == ("cpu", self.torch.float32):
             self.skipTest("this is the CPU in float32, the reference itself")
-        self.compare_with_cpu(self.preferences)
-
-    def compare_with_cpu(self, preferences: dict[str, Any]) -> None:
-        """Compare the outputs there with those of the CPU in float32."""
-        model = self.load_model(preferences)
-        measuring.need_memory(measuring.float32_bytes(model))
         reference = self.load_model({"device": "cpu", "precision": "fp32"})
-        expected = self.run_model(self.make_inputs(), reference)
-        found = self.run_model(self.make_inputs(), model)
-        self.assert_close(found, expected, "the CPU in float32 differs in")
-
-    def test_cuda_agrees_with_cpu_float32(self) -> None:
-        """The same on cuda, where it is here."""
-        self.compare_with_cpu({"device": "cuda", "force_device": True})
-
-    def test_rocm_agrees_with_cpu_float32(self) -> None:
-        """The same on rocm, where it is here."""
-        self.compare_with_cpu({"device": "rocm", "force_device": True})
-
-    def test_xpu_agrees_with_cpu_float32(self) -> None:
-        """The same on xpu, where it is here."""
-        self.compare_with_cpu({"device": "xpu", "force_device": True})
-
-    def test_mps_agrees_with_cpu_float32(self) -> None:
-        """The same on mps, where it is here."""
-        self.compare_with_cpu({"device": "mps", "force_device": True})
+        found, expected = (self.run_model(self.make_inputs(), one) for one in (model, reference))
+        self.assertEqual(measuring.differing(found, expected, model.dtype), {})
 
     def test_output_has_a_vector_per_token(self) -> None:
         """The hidden states are (batch, tokens, hidden size)."""
@@ -225,7 +171,7 @@ class TestBertBaseUncased(unittest.TestCase):
         hidden = self.run_model(inputs).last_hidden_state
         size = self.model.config.get_text_config().hidden_size
         self.assertEqual(tuple(hidden.shape), (*inputs["input_ids"].shape, size))
-        self.assertEqual(hidden.dtype, self.dtype)
+        self.assertEqual(hidden.dtype, self.model.dtype)
 
     def test_each_token_sees_the_later_ones(self) -> None:
         """With another last word, the first vector is another: the encoder looks both ways."""
@@ -233,8 +179,7 @@ class TestBertBaseUncased(unittest.TestCase):
         before = self.run_model(inputs).last_hidden_state[1]
         inputs["input_ids"][1, -2] = inputs["input_ids"][1, 1]
         after = self.run_model(inputs).last_hidden_state[1]
-        same = self.torch.equal(after[0], before[0])
-        self.assertFalse(same, "the last word is not seen by the first")
+        self.assertFalse(after[0].equal(before[0]), "the last word is not seen by the first")
 
     def test_similar_sentences_are_closer(self) -> None:
         """Two sentences of one meaning are closer to each other than to a third."""
@@ -245,25 +190,21 @@ class TestBertBaseUncased(unittest.TestCase):
         mask = inputs["attention_mask"].unsqueeze(-1)
         first, second, other = (hidden * mask).sum(1) / mask.sum(1)
         cosine = self.torch.nn.functional.cosine_similarity
-        alike, unlike = cosine(first, second, 0), cosine(first, other, 0)
-        self.assertGreater(float(alike), float(unlike))
+        self.assertGreater(float(cosine(first, second, 0)), float(cosine(first, other, 0)))
 
     @classmethod
     def tearDownClass(cls) -> None:
         """Say what ran where, and let the pool drop what nobody uses."""
         measuring.print_summary(cls.weights)
         cls.processor = None
-        pool = get_global_resource_pool()
-        pool.cleanup_unused_resources(max_age_minutes=CLEANUP_MINUTES)
+        get_global_resource_pool().cleanup_unused_resources(max_age_minutes=CLEANUP_MINUTES)
 
 
 def main() -> int:
     """Run the tests of this file; return 0 where all passed, else 1."""
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(TestBertBaseUncased)
-    result = unittest.TextTestRunner(verbosity=2).run(suite)
-    return 0 if result.wasSuccessful() else 1
+    return int(not unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful())
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
     sys.exit(main())

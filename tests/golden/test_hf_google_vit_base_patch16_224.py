@@ -4,37 +4,28 @@ Made by: rp generate --model google/vit-base-patch16-224
 Family: vision / image_classifier (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, openvino, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: e1a313ba719f71d4; once the file is edited, `rp generate` leaves it alone.
+Digest: 8a1c133f3ecd6c55; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
-import logging
 import sys
 import unittest
-from pathlib import Path
 from typing import Any
 
-from resource_pool import (
-    get_global_resource_pool,
-    measuring,
-    preferences_from_environment,
-)
+from resource_pool import get_global_resource_pool, measuring, preferences_from_environment
 from resource_pool.weights import locate_weights
 
+PACKAGES = ("torch", "transformers")
 MODEL_NAME = "google/vit-base-patch16-224"
 MODEL_FAMILY = "vision"
 MODEL_TYPE = "vit"
-HARDWARE_PREFERENCES = {
-    "priority_list": ["cuda", "rocm", "xpu", "mps", "openvino", "cpu"]
-}
+AUTO_CLASS = "AutoModelForImageClassification"
+HARDWARE_PREFERENCES = {"priority_list": ["cuda", "rocm", "xpu", "mps", "openvino", "cpu"]}
 CLEANUP_MINUTES = 0.1
 IMAGE_SIZE = (96, 64)  # width and height in pixels; the processor resizes
 
 
-@unittest.skipUnless(
-    importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"),
-    "needs torch and transformers",
-)
+@unittest.skipUnless(all(map(importlib.util.find_spec, PACKAGES)), f"needs {PACKAGES}")
 class TestGoogleVitBasePatch16224(unittest.TestCase):
     """google/vit-base-patch16-224, loaded once through the shared resource pool."""
 
@@ -43,8 +34,6 @@ class TestGoogleVitBasePatch16224(unittest.TestCase):
     weights: Any
     preferences: Any
     processor: Any = None
-    device: Any
-    dtype: Any
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -54,29 +43,10 @@ class TestGoogleVitBasePatch16224(unittest.TestCase):
         cls.transformers = pool.get_resource(
             "transformers", constructor=lambda: __import__("transformers")
         )
-        cls.weights = locate_weights(
-            MODEL_NAME,
-            auto_class="AutoModelForImageClassification",
-            model_type=MODEL_TYPE,
-        )
+        cls.weights = locate_weights(MODEL_NAME, auto_class=AUTO_CLASS, model_type=MODEL_TYPE)
         cls.preferences = preferences_from_environment(HARDWARE_PREFERENCES)
-        parameter = next(cls.load_model(cls.preferences).parameters())
-        cls.device, cls.dtype = parameter.device, parameter.dtype
-        cls.processor = pool.get_tokenizer(
-            MODEL_FAMILY,
-            MODEL_NAME,
-            constructor=lambda: measuring.processor_of(
-                cls.transformers.AutoImageProcessor, cls.weights
-            ),
-            variant=f"AutoImageProcessor-{cls.weights.kind}",
-        )
-
-    @classmethod
-    def from_folder(cls, folder: Path, **options: Any) -> Any:
-        """Load the model from safetensors files; no code of the model's own is run."""
-        return cls.transformers.AutoModelForImageClassification.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, **options
-        )
+        cls.load_model(cls.preferences)
+        cls.processor = measuring.processor_of(cls.transformers.AutoImageProcessor, cls.weights)
 
     @classmethod
     def load_model(cls, preferences: dict[str, Any]) -> Any:
@@ -85,9 +55,13 @@ class TestGoogleVitBasePatch16224(unittest.TestCase):
             return get_global_resource_pool().get_model(
                 MODEL_FAMILY,
                 MODEL_NAME,
-                constructor=lambda: cls.from_folder(cls.weights.path),
+                constructor=lambda: (
+                    cls.transformers.AutoModelForImageClassification.from_pretrained(
+                        cls.weights.path, use_safetensors=True, trust_remote_code=False
+                    )
+                ),
                 hardware_preferences=preferences,
-                variant=f"AutoModelForImageClassification-{cls.weights.kind}",
+                variant=f"{AUTO_CLASS}-{cls.weights.kind}",
             )
 
     @property
@@ -101,14 +75,9 @@ class TestGoogleVitBasePatch16224(unittest.TestCase):
         with measuring.reported(MODEL_NAME, self.preferences), self.torch.no_grad():
             return model(**measuring.placed(inputs, model))
 
-    def assert_close(self, one: Any, other: Any, why: str, **how: Any) -> None:
-        """Compare outputs by name; the limit is a share of the other's largest value."""
-        limit = measuring.tolerance(self.dtype, **how)
-        found, wanted = measuring.tensors(one), measuring.tensors(other)
-        self.assertEqual(found.keys(), wanted.keys(), why)
-        for name, value in wanted.items():
-            apart = measuring.difference(found[name], value)
-            self.assertLessEqual(apart, limit, f"{why} {name}")
+    def assert_close(self, found: Any, expected: Any, why: str, **how: Any) -> None:
+        """Compare outputs by name; the limit is a share of the largest expected value."""
+        self.assertEqual(measuring.differing(found, expected, self.model.dtype, **how), {}, why)
 
     def make_images(self) -> list[Any]:
         """Return two different RGB images: a gradient, and the same turned upside down."""
@@ -123,28 +92,24 @@ class TestGoogleVitBasePatch16224(unittest.TestCase):
         """Turn the first images into pixel values: (batch, channels, height, width)."""
         if isinstance(self.processor, measuring.NoProcessor):
             return measuring.example_inputs(self.model, batch=batch)
-        return dict(
-            self.processor(images=self.make_images()[:batch], return_tensors="pt")
-        )
+        return dict(self.processor(images=self.make_images()[:batch], return_tensors="pt"))
 
     def test_device_precision_and_weights(self) -> None:
         """The model is where the pool says, in the dtype asked for, with these weights."""
-        pool, model = get_global_resource_pool(), self.model
-        key = next(key for key, cached in pool.models.items() if cached is model)
-        facts = pool.get_stats()["models"][key]
-        self.assertEqual(measuring.computes_on(model), facts["device"])
-        asked = pool.explain(MODEL_FAMILY, MODEL_NAME, self.preferences).dtype
-        wanted = asked or measuring.stored_dtype(self.weights.path)
-        self.assertEqual(str(self.dtype), f"torch.{wanted}")
-        self.assertIn(facts["weights"], (self.weights.kind, "unknown"))
+        model, told = self.model, measuring.told_of(self.model)
+        self.assertEqual(measuring.computes_on(model), told["device"])
+        wanted = measuring.wanted_dtype(MODEL_FAMILY, MODEL_NAME, self.preferences, self.weights)
+        self.assertEqual(str(model.dtype), f"torch.{wanted}")
+        self.assertIn(told["weights"], (self.weights.kind, "unknown"))
 
     def test_forward_is_as_predicted(self) -> None:
         """Shapes, dtypes and peak memory are what the config alone lets expect."""
         expected = measuring.predicted_forward(self.model, self.make_inputs())
         forward = measuring.measured_forward(self.model, self.make_inputs())
+        measuring.record_use(self.model, self.weights, forward)
         self.assertEqual(forward.layout, expected.layout)
         self.assertLessEqual(forward.computed_in, expected.computed_in)
-        self.assertLessEqual(forward.peak_bytes, expected.limit_bytes(self.device))
+        self.assertLessEqual(forward.peak_bytes, expected.limit_bytes(self.model.device))
 
     def test_output_is_finite(self) -> None:
         """No output holds an infinity or a value that is not a number."""
@@ -178,83 +143,52 @@ class TestGoogleVitBasePatch16224(unittest.TestCase):
         """A batch in the opposite order gives the same rows in the opposite order."""
         inputs = self.make_inputs()
         backwards = self.run_model(measuring.reversed_rows(inputs))
-        pair = measuring.mirrored(backwards, self.run_model(inputs))
-        self.assert_close(*pair, "the order of the rows changes")
+        rows = measuring.mirrored(backwards, self.run_model(inputs))
+        self.assert_close(*rows, "the order of the rows changes")
 
     def test_saving_and_loading_changes_nothing(self) -> None:
         """What was saved holds every weight, and gives the same outputs."""
-        before = self.run_model(self.make_inputs())
-        with measuring.scratch_folder(self.model) as folder:
-            self.model.save_pretrained(folder)
-            again, told = self.from_folder(
-                folder, dtype=self.dtype, output_loading_info=True
+        model, before = self.model, self.run_model(self.make_inputs())
+        with measuring.scratch_folder(model) as folder:
+            model.save_pretrained(folder)
+            again, told = self.transformers.AutoModelForImageClassification.from_pretrained(
+                folder, dtype=model.dtype, output_loading_info=True
             )
             self.assertEqual(list(told["missing_keys"]), [], "not saved")
-            after = self.run_model(self.make_inputs(), again.to(self.device))
-            kept = measuring.weights_of(again)
-        self.assertEqual(kept, measuring.weights_of(self.model))
+            self.assertEqual(measuring.weights_of(again), measuring.weights_of(model))
+            after = self.run_model(self.make_inputs(), again.to(model.device))
         self.assert_close(after, before, "saving and loading changes", repeated=True)
 
-    def test_agrees_with_cpu_float32(self) -> None:
-        """The chosen device and precision give what the CPU gives in float32."""
-        place = (measuring.computes_on(self.model), self.dtype)
-        if place == ("cpu", self.torch.float32):
+    @measuring.also_on("cuda", "rocm", "xpu", "mps", "openvino", "webnn", "webgpu")
+    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None = None) -> None:
+        """The chosen hardware, and each other that is here, gives what the CPU gives."""
+        measuring.need_engine(elsewhere, MODEL_FAMILY, MODEL_TYPE, self.weights)
+        model = self.load_model(elsewhere or self.preferences)
+        if (measuring.computes_on(model), model.dtype) == ("cpu", self.torch.float32):
             self.skipTest("this is the CPU in float32, the reference itself")
-        self.compare_with_cpu(self.preferences)
-
-    def compare_with_cpu(self, preferences: dict[str, Any]) -> None:
-        """Compare the outputs there with those of the CPU in float32."""
-        model = self.load_model(preferences)
-        measuring.need_memory(measuring.float32_bytes(model))
         reference = self.load_model({"device": "cpu", "precision": "fp32"})
-        expected = self.run_model(self.make_inputs(), reference)
-        found = self.run_model(self.make_inputs(), model)
-        self.assert_close(found, expected, "the CPU in float32 differs in")
-
-    def test_cuda_agrees_with_cpu_float32(self) -> None:
-        """The same on cuda, where it is here."""
-        self.compare_with_cpu({"device": "cuda", "force_device": True})
-
-    def test_rocm_agrees_with_cpu_float32(self) -> None:
-        """The same on rocm, where it is here."""
-        self.compare_with_cpu({"device": "rocm", "force_device": True})
-
-    def test_xpu_agrees_with_cpu_float32(self) -> None:
-        """The same on xpu, where it is here."""
-        self.compare_with_cpu({"device": "xpu", "force_device": True})
-
-    def test_mps_agrees_with_cpu_float32(self) -> None:
-        """The same on mps, where it is here."""
-        self.compare_with_cpu({"device": "mps", "force_device": True})
-
-    def test_openvino_agrees_with_cpu_float32(self) -> None:
-        """The same on openvino, where it is here."""
-        self.compare_with_cpu({"device": "openvino", "force_device": True})
+        found, expected = (self.run_model(self.make_inputs(), one) for one in (model, reference))
+        self.assertEqual(measuring.differing(found, expected, model.dtype), {})
 
     def test_output_has_a_score_per_label(self) -> None:
         """The logits are (batch, labels), in the model's dtype."""
         logits = self.run_model(self.make_inputs()).logits
         self.assertEqual(tuple(logits.shape), (2, self.model.config.num_labels))
-        self.assertEqual(logits.dtype, self.dtype)
+        self.assertEqual(logits.dtype, self.model.dtype)
 
     @classmethod
     def tearDownClass(cls) -> None:
         """Say what ran where, and let the pool drop what nobody uses."""
         measuring.print_summary(cls.weights)
         cls.processor = None
-        pool = get_global_resource_pool()
-        pool.cleanup_unused_resources(max_age_minutes=CLEANUP_MINUTES)
+        get_global_resource_pool().cleanup_unused_resources(max_age_minutes=CLEANUP_MINUTES)
 
 
 def main() -> int:
     """Run the tests of this file; return 0 where all passed, else 1."""
-    suite = unittest.defaultTestLoader.loadTestsFromTestCase(
-        TestGoogleVitBasePatch16224
-    )
-    result = unittest.TextTestRunner(verbosity=2).run(suite)
-    return 0 if result.wasSuccessful() else 1
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(TestGoogleVitBasePatch16224)
+    return int(not unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful())
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
     sys.exit(main())

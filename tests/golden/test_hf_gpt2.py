@@ -4,36 +4,29 @@ Made by: rp generate --model gpt2
 Family: text_generation / causal_lm (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: c83a2a18334476ff; once the file is edited, `rp generate` leaves it alone.
+Digest: 114a2757dc0038bb; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
-import logging
 import sys
 import unittest
-from pathlib import Path
 from typing import Any
 
-from resource_pool import (
-    get_global_resource_pool,
-    measuring,
-    preferences_from_environment,
-)
+from resource_pool import get_global_resource_pool, measuring, preferences_from_environment
 from resource_pool.weights import locate_weights
 
+PACKAGES = ("torch", "transformers")
 MODEL_NAME = "gpt2"
 MODEL_FAMILY = "text_generation"
 MODEL_TYPE = "gpt2"
+AUTO_CLASS = "AutoModelForCausalLM"
 HARDWARE_PREFERENCES = {"priority_list": ["cuda", "rocm", "xpu", "mps", "cpu"]}
 CLEANUP_MINUTES = 0.1
-TEXTS = ("Once upon a time", "The quick brown fox jumps over the lazy dog.")
+TEXTS = ["Once upon a time", "The quick brown fox jumps over the lazy dog."]
 NEW_TOKENS = 5
 
 
-@unittest.skipUnless(
-    importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"),
-    "needs torch and transformers",
-)
+@unittest.skipUnless(all(map(importlib.util.find_spec, PACKAGES)), f"needs {PACKAGES}")
 class TestGpt2(unittest.TestCase):
     """gpt2, loaded once through the shared resource pool."""
 
@@ -42,8 +35,6 @@ class TestGpt2(unittest.TestCase):
     weights: Any
     preferences: Any
     processor: Any = None
-    device: Any
-    dtype: Any
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -53,30 +44,10 @@ class TestGpt2(unittest.TestCase):
         cls.transformers = pool.get_resource(
             "transformers", constructor=lambda: __import__("transformers")
         )
-        cls.weights = locate_weights(
-            MODEL_NAME, auto_class="AutoModelForCausalLM", model_type=MODEL_TYPE
-        )
+        cls.weights = locate_weights(MODEL_NAME, auto_class=AUTO_CLASS, model_type=MODEL_TYPE)
         cls.preferences = preferences_from_environment(HARDWARE_PREFERENCES)
-        parameter = next(cls.load_model(cls.preferences).parameters())
-        cls.device, cls.dtype = parameter.device, parameter.dtype
-        cls.processor = pool.get_tokenizer(
-            MODEL_FAMILY,
-            MODEL_NAME,
-            constructor=lambda: measuring.processor_of(
-                cls.transformers.AutoTokenizer, cls.weights
-            ),
-            variant=f"AutoTokenizer-{cls.weights.kind}",
-        )
-
-        if cls.processor.pad_token is None:
-            cls.processor.pad_token = cls.processor.eos_token
-
-    @classmethod
-    def from_folder(cls, folder: Path, **options: Any) -> Any:
-        """Load the model from safetensors files; no code of the model's own is run."""
-        return cls.transformers.AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, **options
-        )
+        cls.load_model(cls.preferences)
+        cls.processor = measuring.processor_of(cls.transformers.AutoTokenizer, cls.weights)
 
     @classmethod
     def load_model(cls, preferences: dict[str, Any]) -> Any:
@@ -85,9 +56,11 @@ class TestGpt2(unittest.TestCase):
             return get_global_resource_pool().get_model(
                 MODEL_FAMILY,
                 MODEL_NAME,
-                constructor=lambda: cls.from_folder(cls.weights.path),
+                constructor=lambda: cls.transformers.AutoModelForCausalLM.from_pretrained(
+                    cls.weights.path, use_safetensors=True, trust_remote_code=False
+                ),
                 hardware_preferences=preferences,
-                variant=f"AutoModelForCausalLM-{cls.weights.kind}",
+                variant=f"{AUTO_CLASS}-{cls.weights.kind}",
             )
 
     @property
@@ -101,55 +74,37 @@ class TestGpt2(unittest.TestCase):
         with measuring.reported(MODEL_NAME, self.preferences), self.torch.no_grad():
             return model(**measuring.placed(inputs, model))
 
-    def assert_close(self, one: Any, other: Any, why: str, **how: Any) -> None:
-        """Compare outputs by name; the limit is a share of the other's largest value."""
-        limit = measuring.tolerance(self.dtype, **how)
-        found, wanted = measuring.tensors(one), measuring.tensors(other)
-        self.assertEqual(found.keys(), wanted.keys(), why)
-        for name, value in wanted.items():
-            apart = measuring.difference(found[name], value)
-            self.assertLessEqual(apart, limit, f"{why} {name}")
+    def assert_close(self, found: Any, expected: Any, why: str, **how: Any) -> None:
+        """Compare outputs by name; the limit is a share of the largest expected value."""
+        self.assertEqual(measuring.differing(found, expected, self.model.dtype, **how), {}, why)
 
-    def make_inputs(self, batch: int = 2) -> dict[str, Any]:
-        """Tokenize the first texts; the shorter one is padded where both are asked for."""
-        return self.tokenize(batch, "right")
-
-    def tokenize(self, batch: int, side: str) -> dict[str, Any]:
-        """Tokenize the first texts, padded on that side."""
+    def make_inputs(self, batch: int = 2, side: str = "right") -> dict[str, Any]:
+        """Tokenize the first texts; the shorter one is padded on that side."""
         options = {"padding": True, "padding_side": side, "return_tensors": "pt"}
-        return dict(self.processor(list(TEXTS[:batch]), **options))
+        return dict(self.processor(TEXTS[:batch], **options))
 
     def generate(self, inputs: dict[str, Any], **options: Any) -> Any:
         """Generate greedily: sequences, and the logits and scores of each step."""
-        return self.model.generate(
-            **measuring.placed(inputs, self.model),
-            **options,
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            num_beams=1,
-            output_logits=True,
-            output_scores=True,
-            return_dict_in_generate=True,
-        )
+        options |= {"max_new_tokens": NEW_TOKENS, "do_sample": False, "num_beams": 1}
+        kept = {"output_logits": True, "output_scores": True, "return_dict_in_generate": True}
+        return self.model.generate(**measuring.placed(inputs, self.model), **options, **kept)
 
     def test_device_precision_and_weights(self) -> None:
         """The model is where the pool says, in the dtype asked for, with these weights."""
-        pool, model = get_global_resource_pool(), self.model
-        key = next(key for key, cached in pool.models.items() if cached is model)
-        facts = pool.get_stats()["models"][key]
-        self.assertEqual(measuring.computes_on(model), facts["device"])
-        asked = pool.explain(MODEL_FAMILY, MODEL_NAME, self.preferences).dtype
-        wanted = asked or measuring.stored_dtype(self.weights.path)
-        self.assertEqual(str(self.dtype), f"torch.{wanted}")
-        self.assertIn(facts["weights"], (self.weights.kind, "unknown"))
+        model, told = self.model, measuring.told_of(self.model)
+        self.assertEqual(measuring.computes_on(model), told["device"])
+        wanted = measuring.wanted_dtype(MODEL_FAMILY, MODEL_NAME, self.preferences, self.weights)
+        self.assertEqual(str(model.dtype), f"torch.{wanted}")
+        self.assertIn(told["weights"], (self.weights.kind, "unknown"))
 
     def test_forward_is_as_predicted(self) -> None:
         """Shapes, dtypes and peak memory are what the config alone lets expect."""
         expected = measuring.predicted_forward(self.model, self.make_inputs())
         forward = measuring.measured_forward(self.model, self.make_inputs())
+        measuring.record_use(self.model, self.weights, forward)
         self.assertEqual(forward.layout, expected.layout)
         self.assertLessEqual(forward.computed_in, expected.computed_in)
-        self.assertLessEqual(forward.peak_bytes, expected.limit_bytes(self.device))
+        self.assertLessEqual(forward.peak_bytes, expected.limit_bytes(self.model.device))
 
     def test_output_is_finite(self) -> None:
         """No output holds an infinity or a value that is not a number."""
@@ -183,104 +138,67 @@ class TestGpt2(unittest.TestCase):
         """A batch in the opposite order gives the same rows in the opposite order."""
         inputs = self.make_inputs()
         backwards = self.run_model(measuring.reversed_rows(inputs))
-        pair = measuring.mirrored(backwards, self.run_model(inputs))
-        self.assert_close(*pair, "the order of the rows changes")
+        rows = measuring.mirrored(backwards, self.run_model(inputs))
+        self.assert_close(*rows, "the order of the rows changes")
 
     def test_saving_and_loading_changes_nothing(self) -> None:
         """What was saved holds every weight, and gives the same outputs."""
-        before = self.run_model(self.make_inputs())
-        with measuring.scratch_folder(self.model) as folder:
-            self.model.save_pretrained(folder)
-            again, told = self.from_folder(
-                folder, dtype=self.dtype, output_loading_info=True
+        model, before = self.model, self.run_model(self.make_inputs())
+        with measuring.scratch_folder(model) as folder:
+            model.save_pretrained(folder)
+            again, told = self.transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=model.dtype, output_loading_info=True
             )
             self.assertEqual(list(told["missing_keys"]), [], "not saved")
-            after = self.run_model(self.make_inputs(), again.to(self.device))
-            kept = measuring.weights_of(again)
-        self.assertEqual(kept, measuring.weights_of(self.model))
+            self.assertEqual(measuring.weights_of(again), measuring.weights_of(model))
+            after = self.run_model(self.make_inputs(), again.to(model.device))
         self.assert_close(after, before, "saving and loading changes", repeated=True)
 
-    def test_agrees_with_cpu_float32(self) -> None:
-        """The chosen device and precision give what the CPU gives in float32."""
-        place = (measuring.computes_on(self.model), self.dtype)
-        if place == ("cpu", self.torch.float32):
+    @measuring.also_on("cuda", "rocm", "xpu", "mps", "webnn", "webgpu")
+    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None = None) -> None:
+        """The chosen hardware, and each other that is here, gives what the CPU gives."""
+        measuring.need_engine(elsewhere, MODEL_FAMILY, MODEL_TYPE, self.weights)
+        model = self.load_model(elsewhere or self.preferences)
+        if (measuring.computes_on(model), model.dtype) == ("cpu", self.torch.float32):
             self.skipTest("this is the CPU in float32, the reference itself")
-        self.compare_with_cpu(self.preferences)
-
-    def compare_with_cpu(self, preferences: dict[str, Any]) -> None:
-        """Compare the outputs there with those of the CPU in float32."""
-        model = self.load_model(preferences)
-        measuring.need_memory(measuring.float32_bytes(model))
         reference = self.load_model({"device": "cpu", "precision": "fp32"})
-        expected = self.run_model(self.make_inputs(), reference)
-        found = self.run_model(self.make_inputs(), model)
-        self.assert_close(found, expected, "the CPU in float32 differs in")
-
-    def test_cuda_agrees_with_cpu_float32(self) -> None:
-        """The same on cuda, where it is here."""
-        self.compare_with_cpu({"device": "cuda", "force_device": True})
-
-    def test_rocm_agrees_with_cpu_float32(self) -> None:
-        """The same on rocm, where it is here."""
-        self.compare_with_cpu({"device": "rocm", "force_device": True})
-
-    def test_xpu_agrees_with_cpu_float32(self) -> None:
-        """The same on xpu, where it is here."""
-        self.compare_with_cpu({"device": "xpu", "force_device": True})
-
-    def test_mps_agrees_with_cpu_float32(self) -> None:
-        """The same on mps, where it is here."""
-        self.compare_with_cpu({"device": "mps", "force_device": True})
+        found, expected = (self.run_model(self.make_inputs(), one) for one in (model, reference))
+        self.assertEqual(measuring.differing(found, expected, model.dtype), {})
 
     def test_output_has_a_score_per_token_of_the_vocabulary(self) -> None:
         """The logits are (batch, tokens, vocabulary), in the model's dtype."""
         inputs = self.make_inputs()
         logits = self.run_model(inputs).logits
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
-        self.assertEqual(tuple(logits.shape), (*inputs["input_ids"].shape, vocabulary))
-        self.assertEqual(logits.dtype, self.dtype)
+        self.assertEqual(logits.shape, (*inputs["input_ids"].shape, vocabulary))
+        self.assertEqual(logits.dtype, self.model.dtype)
 
     def test_a_later_token_does_not_change_earlier_logits(self) -> None:
-        """A decoder sees only what came before."""
+        """A decoder sees only what came before, and the last token."""
         inputs = self.make_inputs()
         before = self.run_model(inputs).logits[1]
-        tokens = inputs["input_ids"]
-        tokens[1, -1] = tokens[1, -2]
+        inputs["input_ids"][1, -1] = inputs["input_ids"][1, -2]
         after = self.run_model(inputs).logits[1]
         self.assert_close(after[:-1], before[:-1], "a later token changes logits")
-        same = self.torch.equal(after[-1], before[-1])
-        self.assertFalse(same, "the last token is ignored")
+        self.assertFalse(after[-1].equal(before[-1]), "the last token is ignored")
 
     def test_padding_does_not_change_what_comes_next(self) -> None:
         """A short prompt is continued alike alone and in a batch with a longer one."""
-        together = self.generate(self.tokenize(2, "left")).logits[0]
+        together = self.generate(self.make_inputs(side="left")).logits[0]
         alone = self.generate(self.make_inputs(batch=1)).logits[0]
         self.assert_close(together[:1], alone, "padding changes logits")
 
-    def test_cached_generation_agrees_with_one_forward(self) -> None:
-        """Each step with the cache gives the logits of one forward over everything."""
+    def test_generation_is_greedy_and_agrees_with_one_forward(self) -> None:
+        """Each step has the logits of one forward and takes the best token, up to the end."""
         inputs = self.make_inputs(batch=1)
         generated = self.generate(inputs, min_new_tokens=NEW_TOKENS)
-        steps = self.torch.stack(generated.logits, dim=1)
-        self.assertEqual(steps.shape[1], NEW_TOKENS)
         whole = self.run_model(measuring.continued(inputs, generated.sequences)).logits
-        expected = whole[:, -NEW_TOKENS - 1 : -1]
-        self.assert_close(steps, expected, "the cache changes logits")
-
-    def test_generation_takes_the_most_likely_token(self) -> None:
-        """Greedy generation keeps the prompt and adds the token with the best score."""
-        inputs = self.make_inputs(batch=1)
-        generated = self.generate(inputs, min_new_tokens=NEW_TOKENS)
+        steps = self.torch.stack(generated.logits, dim=1)
+        self.assert_close(steps, whole[:, -NEW_TOKENS - 1 : -1], "the cache changes logits")
         best = self.torch.stack(generated.scores, dim=1).argmax(-1).cpu()
         expected = self.torch.cat([inputs["input_ids"], best], dim=1)
         self.assertEqual(generated.sequences.tolist(), expected.tolist())
-
-    def test_generation_stops_at_the_end_token(self) -> None:
-        """With the first new token as the end of the text, nothing comes after it."""
-        inputs = self.make_inputs(batch=1)
-        free = self.generate(inputs, min_new_tokens=NEW_TOKENS)
-        end = int(free.sequences[0, -NEW_TOKENS])
-        stopped = self.generate(inputs, eos_token_id=end)
+        stopped = self.generate(inputs, eos_token_id=int(best[0, 0]))
         self.assertEqual(len(stopped.logits), 1, "generation goes on after the end")
 
     @classmethod
@@ -288,17 +206,14 @@ class TestGpt2(unittest.TestCase):
         """Say what ran where, and let the pool drop what nobody uses."""
         measuring.print_summary(cls.weights)
         cls.processor = None
-        pool = get_global_resource_pool()
-        pool.cleanup_unused_resources(max_age_minutes=CLEANUP_MINUTES)
+        get_global_resource_pool().cleanup_unused_resources(max_age_minutes=CLEANUP_MINUTES)
 
 
 def main() -> int:
     """Run the tests of this file; return 0 where all passed, else 1."""
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(TestGpt2)
-    result = unittest.TextTestRunner(verbosity=2).run(suite)
-    return 0 if result.wasSuccessful() else 1
+    return int(not unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful())
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
     sys.exit(main())

@@ -4,34 +4,27 @@ Made by: rp generate --model nobody/knows-this
 Family: unknown (confidence 0.00).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: dd8920db701d2ac0; once the file is edited, `rp generate` leaves it alone.
+Digest: 18f0b6a57f66869e; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
-import logging
 import sys
 import unittest
-from pathlib import Path
 from typing import Any
 
-from resource_pool import (
-    get_global_resource_pool,
-    measuring,
-    preferences_from_environment,
-)
+from resource_pool import get_global_resource_pool, measuring, preferences_from_environment
 from resource_pool.weights import locate_weights
 
+PACKAGES = ("torch", "transformers")
 MODEL_NAME = "nobody/knows-this"
 MODEL_FAMILY = "unknown"
 MODEL_TYPE = None
+AUTO_CLASS = "AutoModel"
 HARDWARE_PREFERENCES = {"priority_list": ["cuda", "rocm", "xpu", "mps", "cpu"]}
 CLEANUP_MINUTES = 0.1
 
 
-@unittest.skipUnless(
-    importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"),
-    "needs torch and transformers",
-)
+@unittest.skipUnless(all(map(importlib.util.find_spec, PACKAGES)), f"needs {PACKAGES}")
 class TestNobodyKnowsThis(unittest.TestCase):
     """nobody/knows-this, loaded once through the shared resource pool."""
 
@@ -40,8 +33,6 @@ class TestNobodyKnowsThis(unittest.TestCase):
     weights: Any
     preferences: Any
     processor: Any = None
-    device: Any
-    dtype: Any
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -51,19 +42,9 @@ class TestNobodyKnowsThis(unittest.TestCase):
         cls.transformers = pool.get_resource(
             "transformers", constructor=lambda: __import__("transformers")
         )
-        cls.weights = locate_weights(
-            MODEL_NAME, auto_class="AutoModel", model_type=MODEL_TYPE
-        )
+        cls.weights = locate_weights(MODEL_NAME, auto_class=AUTO_CLASS, model_type=MODEL_TYPE)
         cls.preferences = preferences_from_environment(HARDWARE_PREFERENCES)
-        parameter = next(cls.load_model(cls.preferences).parameters())
-        cls.device, cls.dtype = parameter.device, parameter.dtype
-
-    @classmethod
-    def from_folder(cls, folder: Path, **options: Any) -> Any:
-        """Load the model from safetensors files; no code of the model's own is run."""
-        return cls.transformers.AutoModel.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, **options
-        )
+        cls.load_model(cls.preferences)
 
     @classmethod
     def load_model(cls, preferences: dict[str, Any]) -> Any:
@@ -72,9 +53,11 @@ class TestNobodyKnowsThis(unittest.TestCase):
             return get_global_resource_pool().get_model(
                 MODEL_FAMILY,
                 MODEL_NAME,
-                constructor=lambda: cls.from_folder(cls.weights.path),
+                constructor=lambda: cls.transformers.AutoModel.from_pretrained(
+                    cls.weights.path, use_safetensors=True, trust_remote_code=False
+                ),
                 hardware_preferences=preferences,
-                variant=f"AutoModel-{cls.weights.kind}",
+                variant=f"{AUTO_CLASS}-{cls.weights.kind}",
             )
 
     @property
@@ -88,14 +71,9 @@ class TestNobodyKnowsThis(unittest.TestCase):
         with measuring.reported(MODEL_NAME, self.preferences), self.torch.no_grad():
             return model(**measuring.placed(inputs, model))
 
-    def assert_close(self, one: Any, other: Any, why: str, **how: Any) -> None:
-        """Compare outputs by name; the limit is a share of the other's largest value."""
-        limit = measuring.tolerance(self.dtype, **how)
-        found, wanted = measuring.tensors(one), measuring.tensors(other)
-        self.assertEqual(found.keys(), wanted.keys(), why)
-        for name, value in wanted.items():
-            apart = measuring.difference(found[name], value)
-            self.assertLessEqual(apart, limit, f"{why} {name}")
+    def assert_close(self, found: Any, expected: Any, why: str, **how: Any) -> None:
+        """Compare outputs by name; the limit is a share of the largest expected value."""
+        self.assertEqual(measuring.differing(found, expected, self.model.dtype, **how), {}, why)
 
     def make_inputs(self, batch: int = 2) -> dict[str, Any]:
         """Make the first rows of a batch of what this model takes, by its signature and config."""
@@ -103,22 +81,20 @@ class TestNobodyKnowsThis(unittest.TestCase):
 
     def test_device_precision_and_weights(self) -> None:
         """The model is where the pool says, in the dtype asked for, with these weights."""
-        pool, model = get_global_resource_pool(), self.model
-        key = next(key for key, cached in pool.models.items() if cached is model)
-        facts = pool.get_stats()["models"][key]
-        self.assertEqual(measuring.computes_on(model), facts["device"])
-        asked = pool.explain(MODEL_FAMILY, MODEL_NAME, self.preferences).dtype
-        wanted = asked or measuring.stored_dtype(self.weights.path)
-        self.assertEqual(str(self.dtype), f"torch.{wanted}")
-        self.assertIn(facts["weights"], (self.weights.kind, "unknown"))
+        model, told = self.model, measuring.told_of(self.model)
+        self.assertEqual(measuring.computes_on(model), told["device"])
+        wanted = measuring.wanted_dtype(MODEL_FAMILY, MODEL_NAME, self.preferences, self.weights)
+        self.assertEqual(str(model.dtype), f"torch.{wanted}")
+        self.assertIn(told["weights"], (self.weights.kind, "unknown"))
 
     def test_forward_is_as_predicted(self) -> None:
         """Shapes, dtypes and peak memory are what the config alone lets expect."""
         expected = measuring.predicted_forward(self.model, self.make_inputs())
         forward = measuring.measured_forward(self.model, self.make_inputs())
+        measuring.record_use(self.model, self.weights, forward)
         self.assertEqual(forward.layout, expected.layout)
         self.assertLessEqual(forward.computed_in, expected.computed_in)
-        self.assertLessEqual(forward.peak_bytes, expected.limit_bytes(self.device))
+        self.assertLessEqual(forward.peak_bytes, expected.limit_bytes(self.model.device))
 
     def test_output_is_finite(self) -> None:
         """No output holds an infinity or a value that is not a number."""
@@ -152,54 +128,32 @@ class TestNobodyKnowsThis(unittest.TestCase):
         """A batch in the opposite order gives the same rows in the opposite order."""
         inputs = self.make_inputs()
         backwards = self.run_model(measuring.reversed_rows(inputs))
-        pair = measuring.mirrored(backwards, self.run_model(inputs))
-        self.assert_close(*pair, "the order of the rows changes")
+        rows = measuring.mirrored(backwards, self.run_model(inputs))
+        self.assert_close(*rows, "the order of the rows changes")
 
     def test_saving_and_loading_changes_nothing(self) -> None:
         """What was saved holds every weight, and gives the same outputs."""
-        before = self.run_model(self.make_inputs())
-        with measuring.scratch_folder(self.model) as folder:
-            self.model.save_pretrained(folder)
-            again, told = self.from_folder(
-                folder, dtype=self.dtype, output_loading_info=True
+        model, before = self.model, self.run_model(self.make_inputs())
+        with measuring.scratch_folder(model) as folder:
+            model.save_pretrained(folder)
+            again, told = self.transformers.AutoModel.from_pretrained(
+                folder, dtype=model.dtype, output_loading_info=True
             )
             self.assertEqual(list(told["missing_keys"]), [], "not saved")
-            after = self.run_model(self.make_inputs(), again.to(self.device))
-            kept = measuring.weights_of(again)
-        self.assertEqual(kept, measuring.weights_of(self.model))
+            self.assertEqual(measuring.weights_of(again), measuring.weights_of(model))
+            after = self.run_model(self.make_inputs(), again.to(model.device))
         self.assert_close(after, before, "saving and loading changes", repeated=True)
 
-    def test_agrees_with_cpu_float32(self) -> None:
-        """The chosen device and precision give what the CPU gives in float32."""
-        place = (measuring.computes_on(self.model), self.dtype)
-        if place == ("cpu", self.torch.float32):
+    @measuring.also_on("cuda", "rocm", "xpu", "mps")
+    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None = None) -> None:
+        """The chosen hardware, and each other that is here, gives what the CPU gives."""
+        measuring.need_engine(elsewhere, MODEL_FAMILY, MODEL_TYPE, self.weights)
+        model = self.load_model(elsewhere or self.preferences)
+        if (measuring.computes_on(model), model.dtype) == ("cpu", self.torch.float32):
             self.skipTest("this is the CPU in float32, the reference itself")
-        self.compare_with_cpu(self.preferences)
-
-    def compare_with_cpu(self, preferences: dict[str, Any]) -> None:
-        """Compare the outputs there with those of the CPU in float32."""
-        model = self.load_model(preferences)
-        measuring.need_memory(measuring.float32_bytes(model))
         reference = self.load_model({"device": "cpu", "precision": "fp32"})
-        expected = self.run_model(self.make_inputs(), reference)
-        found = self.run_model(self.make_inputs(), model)
-        self.assert_close(found, expected, "the CPU in float32 differs in")
-
-    def test_cuda_agrees_with_cpu_float32(self) -> None:
-        """The same on cuda, where it is here."""
-        self.compare_with_cpu({"device": "cuda", "force_device": True})
-
-    def test_rocm_agrees_with_cpu_float32(self) -> None:
-        """The same on rocm, where it is here."""
-        self.compare_with_cpu({"device": "rocm", "force_device": True})
-
-    def test_xpu_agrees_with_cpu_float32(self) -> None:
-        """The same on xpu, where it is here."""
-        self.compare_with_cpu({"device": "xpu", "force_device": True})
-
-    def test_mps_agrees_with_cpu_float32(self) -> None:
-        """The same on mps, where it is here."""
-        self.compare_with_cpu({"device": "mps", "force_device": True})
+        found, expected = (self.run_model(self.make_inputs(), one) for one in (model, reference))
+        self.assertEqual(measuring.differing(found, expected, model.dtype), {})
 
     def test_output_has_numbers(self) -> None:
         """The model returns at least one tensor, and the first is in the model's dtype."""
@@ -210,25 +164,22 @@ class TestNobodyKnowsThis(unittest.TestCase):
         """A text gives the same numbers with tokens behind it that the mask covers."""
         inputs = self.make_inputs(batch=1)
         longer = self.run_model(measuring.padded(inputs, 3, self.model))
-        pair = measuring.first_rows(longer, self.run_model(inputs), per_token=True)
-        self.assert_close(*pair, "padding changes")
+        rows = measuring.first_rows(longer, self.run_model(inputs), per_token=True)
+        self.assert_close(*rows, "padding changes")
 
     @classmethod
     def tearDownClass(cls) -> None:
         """Say what ran where, and let the pool drop what nobody uses."""
         measuring.print_summary(cls.weights)
         cls.processor = None
-        pool = get_global_resource_pool()
-        pool.cleanup_unused_resources(max_age_minutes=CLEANUP_MINUTES)
+        get_global_resource_pool().cleanup_unused_resources(max_age_minutes=CLEANUP_MINUTES)
 
 
 def main() -> int:
     """Run the tests of this file; return 0 where all passed, else 1."""
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(TestNobodyKnowsThis)
-    result = unittest.TextTestRunner(verbosity=2).run(suite)
-    return 0 if result.wasSuccessful() else 1
+    return int(not unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful())
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
     sys.exit(main())

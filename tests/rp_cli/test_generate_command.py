@@ -63,7 +63,15 @@ def test_the_files_are_formatted_as_ruff_does(rp, tmp_path):
     rp("generate", *models, "--output-dir", tmp_path)
     assert len(list(tmp_path.iterdir())) == len(MODELS)
     for command in (["format", "--check"], ["check", "--select=E9,F"]):
-        ruff = [sys.executable, "-m", "ruff", *command, "--isolated", str(tmp_path)]
+        ruff = [
+            sys.executable,
+            "-m",
+            "ruff",
+            *command,
+            "--isolated",
+            "--line-length=100",
+            str(tmp_path),
+        ]
         done = subprocess.run(ruff, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
 

@@ -139,7 +139,8 @@ def written(tmp_path_factory) -> Path:
     [["format", "--check"], ["check", "--select=A,B,C4,D1,E4,E7,E9,F,I,N,PIE,RET,SIM,UP"]],
 )
 def test_ruff_has_nothing_to_say(written, command):
-    ruff = [sys.executable, "-m", "ruff", *command, "--isolated", "--no-cache", str(written)]
+    options = ["--isolated", "--no-cache", "--line-length=100"]
+    ruff = [sys.executable, "-m", "ruff", *command, *options, str(written)]
     done = subprocess.run(ruff, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -164,8 +165,7 @@ def test_in_the_style_of_pytest_no_unittest_is_left(written):
 
 def test_no_file_is_longer_than_a_person_reads(written):
     for file in written.glob("*/*.py"):
-        code = [line for line in file.read_text().splitlines() if line.strip()]
-        assert len(code) < 270, file
+        assert len(file.read_text().splitlines()) <= 221, file
 
 
 def test_the_same_plan_gives_the_same_bytes_alone_and_among_others():
@@ -193,6 +193,7 @@ def test_the_header_says_which_command_made_the_file(options, command):
 
 
 def test_a_forced_device_leaves_no_test_of_other_hardware():
-    assert "_agrees_with_cpu_float32" in render(plan_of("gpt2")).replace("test_agrees", "")
-    forced = render(plan_of("gpt2", device="cuda"))
-    assert forced.count("_agrees_with_cpu_float32") == 1
+    free, forced = render(plan_of("gpt2")), render(plan_of("gpt2", device="cuda"))
+    assert '@measuring.also_on("cuda", "rocm", "xpu", "mps", "webnn", "webgpu")' in free
+    assert "also_on" not in forced
+    assert "elsewhere" not in forced

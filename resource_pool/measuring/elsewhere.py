@@ -1,0 +1,122 @@
+"""The same test on hardware other than the chosen one."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import unittest
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resource_pool.weights import Weights
+
+Test = Callable[..., None]
+
+_BROWSER_PACKAGES = ("playwright", "onnx", "onnxruntime")
+
+
+def also_on(*backends: str) -> Callable[[Test], Any]:
+    """Let a class have a test as it is, and once more for each backend, with its name.
+
+    ``test_x`` is joined by ``test_cuda_x`` and so on: tests of their own for whatever runs,
+    selects and reports them. Each calls it with the preferences that insist on its backend. There,
+    an engine that cannot take the model is a skip, since nobody chose it; one that computes
+    something else is not.
+    """
+    return functools.partial(_OnEach, backends)
+
+
+class _OnEach:
+    """Puts the tests into the class that it is an attribute of."""
+
+    def __init__(self, backends: tuple[str, ...], test: Test) -> None:
+        self._backends, self._test = backends, test
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        setattr(owner, name, self._test)
+        for backend in self._backends:
+            test = _on(backend, self._test)
+            test.__name__ = name.replace("test_", f"test_{backend}_", 1)
+            test.__qualname__ = f"{owner.__qualname__}.{test.__name__}"
+            setattr(owner, test.__name__, test)
+
+
+def _on(backend: str, test: Test) -> Test:
+    def on_backend(self: Any) -> None:
+        from resource_pool.errors import UnsupportedOperationError, WrongResultError
+
+        try:
+            test(self, {"device": backend, "force_device": True})
+        except WrongResultError:
+            raise
+        except UnsupportedOperationError as error:
+            raise unittest.SkipTest(f"{backend}: {error}") from error
+
+    on_backend.__doc__ = f"The same on {backend}, where it is here."
+    on_backend.__module__ = test.__module__
+    return on_backend
+
+
+def need_engine(
+    preferences: Mapping[str, Any] | None, family: str, model_type: str | None, weights: Weights
+) -> None:
+    """Go on unless a browser is asked for, and none is set up or takes a model of this size.
+
+    No browser is started before `rp web setup` was run.
+
+    Args:
+        preferences: what a test is about to load with; other devices than browsers pass.
+        family: decides, with the type, which limit the weights must stay under.
+        model_type: transformers' name of the architecture.
+        weights: the files; browsers compute in float32, so that is how they are counted.
+
+    Raises:
+        unittest.SkipTest: says what is missing, or the sizes.
+    """
+    from model_family_classifier.hardware import compatibility_of
+    from model_family_classifier.web import WEB_BACKENDS, reported_web_limits, too_large
+
+    backend = str((preferences or {}).get("device")).partition(":")[0]
+    if backend not in WEB_BACKENDS:
+        return
+    missing = _missing_for_browsers()
+    if missing:
+        raise unittest.SkipTest(f"{backend}: {missing}")
+    from resource_pool._hardware import detect
+
+    limit = compatibility_of(family, model_type)[backend]["size_limit"]
+    reported = reported_web_limits(detect(web=True))
+    why = too_large(backend, limit, _float32_sizes(weights.path), reported)
+    if why:
+        raise unittest.SkipTest(f"{backend}: {why}")
+
+
+def _missing_for_browsers() -> str:
+    """Return what is not here of what a browser needs, or ""; nothing is started."""
+    from resource_pool.devices.browser_runtime import require_runtime
+    from resource_pool.errors import UnsupportedOperationError
+
+    try:
+        require_runtime()
+    except UnsupportedOperationError as error:
+        return str(error)
+    lacking = [name for name in _BROWSER_PACKAGES if importlib.util.find_spec(name) is None]
+    return (
+        f"{lacking[0]} is not installed; run `pip install 'rp-toolchain[web]'`" if lacking else ""
+    )
+
+
+def _float32_sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of all weights, and of the largest, in float32, from the files' headers."""
+    from safetensors import safe_open
+
+    sizes = []
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            names = weights.keys()
+            sizes += [4 * math.prod(weights.get_slice(name).get_shape()) for name in names]
+    return {"weights_bytes": sum(sizes), "largest_tensor_bytes": max(sizes, default=0)}
