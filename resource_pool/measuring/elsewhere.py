@@ -22,10 +22,10 @@ _BROWSER_PACKAGES = ("playwright", "onnx", "onnxruntime")
 def also_on(*backends: str) -> Callable[[Test], Any]:
     """Let a class have a test as it is, and once more for each backend, with its name.
 
-    ``test_x`` is joined by ``test_cuda_x`` and so on: tests of their own for whatever runs,
-    selects and reports them. Each calls it with the preferences that insist on its backend. There,
-    an engine that cannot take the model is a skip, since nobody chose it; one that computes
-    something else is not.
+    The test takes preferences: none in ``test_x``; in ``test_cuda_x``, which joins it, those that
+    insist on CUDA; and so on. They are tests of their own for whatever runs, selects and reports
+    them. An engine that cannot take the model is a skip there, since nobody chose it; one that
+    computes something else is not.
     """
     return functools.partial(_OnEach, backends)
 
@@ -37,27 +37,30 @@ class _OnEach:
         self._backends, self._test = backends, test
 
     def __set_name__(self, owner: type, name: str) -> None:
-        setattr(owner, name, self._test)
+        self._put(owner, name, lambda case: self._test(case, None), self._test.__doc__)
         for backend in self._backends:
-            test = _on(backend, self._test)
-            test.__name__ = name.replace("test_", f"test_{backend}_", 1)
-            test.__qualname__ = f"{owner.__qualname__}.{test.__name__}"
-            setattr(owner, test.__name__, test)
+            named = name.replace("test_", f"test_{backend}_", 1)
+            doc = f"The same on {backend}, where it is here."
+            self._put(owner, named, _on(backend, self._test), doc)
+
+    def _put(self, owner: type, name: str, test: Test, doc: str | None) -> None:
+        # Not functools.wraps: pytest would take the argument for a fixture.
+        test.__name__, test.__qualname__ = name, f"{owner.__qualname__}.{name}"
+        test.__module__, test.__doc__ = self._test.__module__, doc
+        setattr(owner, name, test)
 
 
 def _on(backend: str, test: Test) -> Test:
-    def on_backend(self: Any) -> None:
+    def on_backend(case: Any) -> None:
         from resource_pool.errors import UnsupportedOperationError, WrongResultError
 
         try:
-            test(self, {"device": backend, "force_device": True})
+            test(case, {"device": backend, "force_device": True})
         except WrongResultError:
             raise
         except UnsupportedOperationError as error:
             raise unittest.SkipTest(f"{backend}: {error}") from error
 
-    on_backend.__doc__ = f"The same on {backend}, where it is here."
-    on_backend.__module__ = test.__module__
     return on_backend
 
 

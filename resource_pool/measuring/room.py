@@ -16,13 +16,28 @@ def scratch_folder(model: Any) -> Iterator[Path]:
     """Yield an empty folder in which the model can be saved and from which it can be loaded.
 
     Raises:
-        unittest.SkipTest: disk or memory are too small, with the arithmetic.
+        unittest.SkipTest: disk, memory or the model's device are too small for a second copy, or
+            memory ran out for it; with the arithmetic.
     """
+    from resource_pool.devices.torch import TorchDevices
+
+    devices = TorchDevices()
     needed = sum(one.numel() * one.element_size() for one in model.state_dict().values())
     need_memory(needed)
+    device = str(model.device)
+    memory = devices.memory(device) if device != "cpu" else None
+    if memory is not None:
+        _need(needed, memory.free, f"on {device}")
     with tempfile.TemporaryDirectory(prefix="rp_") as folder:
         _need(needed, shutil.disk_usage(folder).free, f"on the disk of {folder}")
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        except (MemoryError, RuntimeError) as error:
+            # A limit that the system does not tell of.
+            if not devices.is_out_of_memory(error):
+                raise
+            why = f"needs {readable_gib(needed)} for a second copy, and memory ran out: {error}"
+            raise unittest.SkipTest(why) from None
 
 
 def need_memory(needed: int) -> None:

@@ -41,12 +41,14 @@ def record_use(model: Any, weights: Weights, forward: Forward) -> None:
     """Remember the peak of a forward for later plans; see ``resource_pool.prediction``.
 
     Nothing is remembered of a twin, whose size says nothing of the model whose name it bears, nor
-    of a model that computes in another engine, whose memory is not seen here.
+    of a model that computes in another engine or on several devices, all of whose memory is not
+    seen here.
     """
     from resource_pool.devices.forwards import placement
     from resource_pool.prediction import record_use as record
 
-    if weights.kind != "pretrained" or placement(model) is not None:
+    told = told_of(model)
+    if weights.kind != "pretrained" or placement(model) is not None or "+" in told["device"]:
         return
     dtype = str(model.dtype).removeprefix("torch.")
     record(
@@ -54,5 +56,5 @@ def record_use(model: Any, weights: Weights, forward: Forward) -> None:
         forward.peak_bytes,
         revision="",
         dtype=None if dtype == stored_dtype(weights.path) else dtype,
-        backend=str(told_of(model)["backend"]),
+        backend=str(told["backend"]),
     )

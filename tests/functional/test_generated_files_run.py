@@ -183,3 +183,17 @@ def test_main_runs_its_own_tests_under_any_module_name_and_returns_a_status(tmp_
     assert statuses == [0, 0]
     assert (misses, cached) == (4, 1)  # torch, transformers, the model, its tokenizer: once each
     assert hits > 4  # the model again for each use, and all four in the second run
+
+
+def test_the_case_of_webgpu_runs_in_a_real_browser_where_it_is_set_up(chromium, tmp_path):
+    path = generate("bert-base-uncased", tmp_path)
+    environment = TINY | ON_CPU | {"RP_BROWSER": str(chromium)}
+    options = ["unittest", "webgpu or webnn"]
+    result = run_one(path, DEADLINE, environment, options=options)
+    assert result["status"] == "passed", result
+    found = {test["name"].rpartition(".test_")[2].split("_")[0]: test for test in result["tests"]}
+    assert found["webgpu"]["status"] == "passed"
+    assert found["webnn"]["status"] == "skipped"  # Debian's build has none
+    assert "webnn is forced and cannot be used" in found["webnn"]["detail"]
+    engines = {one["backend"]: one for one in result["pool"]["models"]}
+    assert engines["webgpu"]["dtype"] == "float32"

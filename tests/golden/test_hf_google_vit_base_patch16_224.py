@@ -4,7 +4,7 @@ Made by: rp generate --model google/vit-base-patch16-224
 Family: vision / image_classifier (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, openvino, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: 8a1c133f3ecd6c55; once the file is edited, `rp generate` leaves it alone.
+Digest: e643c992b565540b; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -160,7 +160,7 @@ class TestGoogleVitBasePatch16224(unittest.TestCase):
         self.assert_close(after, before, "saving and loading changes", repeated=True)
 
     @measuring.also_on("cuda", "rocm", "xpu", "mps", "openvino", "webnn", "webgpu")
-    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None = None) -> None:
+    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None) -> None:
         """The chosen hardware, and each other that is here, gives what the CPU gives."""
         measuring.need_engine(elsewhere, MODEL_FAMILY, MODEL_TYPE, self.weights)
         model = self.load_model(elsewhere or self.preferences)

@@ -4,7 +4,7 @@ Made by: rp generate --model gpt2
 Family: text_generation / causal_lm (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: 114a2757dc0038bb; once the file is edited, `rp generate` leaves it alone.
+Digest: 7a3515588319787b; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -155,7 +155,7 @@ class TestGpt2(unittest.TestCase):
         self.assert_close(after, before, "saving and loading changes", repeated=True)
 
     @measuring.also_on("cuda", "rocm", "xpu", "mps", "webnn", "webgpu")
-    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None = None) -> None:
+    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None) -> None:
         """The chosen hardware, and each other that is here, gives what the CPU gives."""
         measuring.need_engine(elsewhere, MODEL_FAMILY, MODEL_TYPE, self.weights)
         model = self.load_model(elsewhere or self.preferences)

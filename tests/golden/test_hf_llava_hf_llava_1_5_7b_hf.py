@@ -4,7 +4,7 @@ Made by: rp generate --model llava-hf/llava-1.5-7b-hf
 Family: multimodal / vision_language (confidence 0.99).
 Hardware: the first of cuda, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: 1f4a8d991901a87c; once the file is edited, `rp generate` leaves it alone.
+Digest: c7a1918c40717621; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -152,7 +152,7 @@ class TestLlavaHfLlava157bHf(unittest.TestCase):
         self.assert_close(after, before, "saving and loading changes", repeated=True)
 
     @measuring.also_on("cuda")
-    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None = None) -> None:
+    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None) -> None:
         """The chosen hardware, and each other that is here, gives what the CPU gives."""
         measuring.need_engine(elsewhere, MODEL_FAMILY, MODEL_TYPE, self.weights)
         model = self.load_model(elsewhere or self.preferences)

@@ -4,7 +4,7 @@ Made by: rp generate --model nobody/knows-this
 Family: unknown (confidence 0.00).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: 18f0b6a57f66869e; once the file is edited, `rp generate` leaves it alone.
+Digest: 99142094fb8edfb2; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -145,7 +145,7 @@ class TestNobodyKnowsThis(unittest.TestCase):
         self.assert_close(after, before, "saving and loading changes", repeated=True)
 
     @measuring.also_on("cuda", "rocm", "xpu", "mps")
-    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None = None) -> None:
+    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None) -> None:
         """The chosen hardware, and each other that is here, gives what the CPU gives."""
         measuring.need_engine(elsewhere, MODEL_FAMILY, MODEL_TYPE, self.weights)
         model = self.load_model(elsewhere or self.preferences)

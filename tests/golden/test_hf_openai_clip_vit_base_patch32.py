@@ -4,7 +4,7 @@ Made by: rp generate --model openai/clip-vit-base-patch32
 Family: multimodal / image_text_encoder (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: 8c2908ab310c6c0c; once the file is edited, `rp generate` leaves it alone.
+Digest: 8090a4f4d3ca80c7; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -161,7 +161,7 @@ class TestOpenaiClipVitBasePatch32(unittest.TestCase):
         self.assert_close(after, before, "saving and loading changes", repeated=True)
 
     @measuring.also_on("cuda", "rocm", "xpu", "mps")
-    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None = None) -> None:
+    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None) -> None:
         """The chosen hardware, and each other that is here, gives what the CPU gives."""
         measuring.need_engine(elsewhere, MODEL_FAMILY, MODEL_TYPE, self.weights)
         model = self.load_model(elsewhere or self.preferences)

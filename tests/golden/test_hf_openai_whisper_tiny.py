@@ -4,7 +4,7 @@ Made by: rp generate --model openai/whisper-tiny
 Family: audio / speech_recognition (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: e12e890a6e239f57; once the file is edited, `rp generate` leaves it alone.
+Digest: 9e583e279f9c2410; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -160,7 +160,7 @@ class TestOpenaiWhisperTiny(unittest.TestCase):
         self.assert_close(after, before, "saving and loading changes", repeated=True)
 
     @measuring.also_on("cuda", "rocm", "xpu", "mps", "openvino")
-    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None = None) -> None:
+    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None) -> None:
         """The chosen hardware, and each other that is here, gives what the CPU gives."""
         measuring.need_engine(elsewhere, MODEL_FAMILY, MODEL_TYPE, self.weights)
         model = self.load_model(elsewhere or self.preferences)

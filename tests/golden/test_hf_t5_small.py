@@ -4,7 +4,7 @@ Made by: rp generate --model t5-small
 Family: text_generation / seq2seq (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: 5f2eff701640e008; once the file is edited, `rp generate` leaves it alone.
+Digest: 01cf883b4f13186d; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -157,7 +157,7 @@ class TestT5Small(unittest.TestCase):
         self.assert_close(after, before, "saving and loading changes", repeated=True)
 
     @measuring.also_on("cuda", "rocm", "xpu", "mps", "webnn", "webgpu")
-    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None = None) -> None:
+    def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None) -> None:
         """The chosen hardware, and each other that is here, gives what the CPU gives."""
         measuring.need_engine(elsewhere, MODEL_FAMILY, MODEL_TYPE, self.weights)
         model = self.load_model(elsewhere or self.preferences)

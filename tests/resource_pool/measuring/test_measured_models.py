@@ -9,7 +9,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from resource_pool import get_global_resource_pool, measuring
+from resource_pool import (
+    DeviceUnavailableError,
+    InsufficientMemoryError,
+    get_global_resource_pool,
+    measuring,
+)
 from resource_pool.measuring.products import Products
 from resource_pool.prediction.live import watching
 from resource_pool.weights import Weights
@@ -151,6 +156,16 @@ def test_too_little_room_is_a_skip_with_the_arithmetic(model, monkeypatch):
         pytest.fail("there is no room")
 
 
+def test_memory_that_runs_out_for_a_second_copy_is_a_skip_and_other_errors_are_not(model):
+    with (
+        pytest.raises(unittest.SkipTest, match=r"needs 0\.0 GiB for a second copy, .*ran out"),
+        measuring.scratch_folder(model),
+    ):
+        raise MemoryError("Cannot allocate memory")
+    with pytest.raises(RuntimeError, match="shapes"), measuring.scratch_folder(model):
+        raise RuntimeError("shapes do not match")
+
+
 class AutoNothing:
     @staticmethod
     def from_pretrained(folder, *, trust_remote_code):
@@ -163,3 +178,27 @@ def test_a_twin_may_lack_a_processor_and_a_real_model_may_not(tmp_path):
     assert isinstance(measuring.processor_of(AutoNothing, twin), measuring.NoProcessor)
     with pytest.raises(OSError, match="no processor"):
         measuring.processor_of(AutoNothing, Weights("m", tmp_path, "pretrained", "", 0))
+
+
+class AutoTokenizer:
+    @classmethod
+    def from_pretrained(cls, folder, *, trust_remote_code):
+        tokenizer = cls()
+        tokenizer.pad_token, tokenizer.eos_token = None, "<end>"
+        return tokenizer
+
+
+def test_a_tokenizer_is_shared_and_pads_with_its_end_where_it_must(tmp_path):
+    weights = Weights("m", tmp_path, "pretrained", "", 0)
+    tokenizer = measuring.processor_of(AutoTokenizer, weights)
+    assert tokenizer.pad_token == "<end>"
+    assert measuring.processor_of(AutoTokenizer, weights) is tokenizer
+    get_global_resource_pool().clear()
+
+
+@pytest.mark.parametrize(
+    "error", [DeviceUnavailableError("cuda is absent"), InsufficientMemoryError("needs 9.1 GiB")]
+)
+def test_what_is_not_here_and_what_has_no_room_is_a_skip(error):
+    with pytest.raises(unittest.SkipTest, match=str(error)), measuring.reported("m", {}):
+        raise error

@@ -54,6 +54,18 @@ def test_the_same_computation_has_a_narrower_limit_than_another_one():
         assert measuring.tolerance(dtype, repeated=True) < measuring.tolerance(dtype)
 
 
+def test_what_differs_is_named_with_how_far_it_is_apart():
+    expected = {"a": torch.tensor([1.0, 2.0]), "b": torch.zeros(1), "c": torch.zeros(1)}
+    found = {"a": torch.tensor([1.0, 2.5]), "b": torch.zeros(1), "d": torch.zeros(1)}
+    wrong = measuring.differing(found, expected, torch.float32)
+    assert wrong.keys() == {"a", "c", "d"}
+    assert wrong["a"] == "differs by 0.25 of the largest value, 0.002 is allowed"
+    assert (wrong["c"], wrong["d"]) == ("missing", "not expected")
+    nan = {**expected, "a": torch.tensor([1.0, float("nan")])}
+    assert measuring.differing(nan, expected, torch.float32).keys() == {"a"}
+    assert measuring.differing(expected, expected, "bfloat16", repeated=True) == {}
+
+
 def test_tensors_are_named_and_caches_left_out():
     outputs = {
         "logits": torch.zeros(2, 3),
