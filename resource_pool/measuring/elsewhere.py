@@ -24,8 +24,7 @@ def also_on(*backends: str) -> Callable[[Test], Any]:
 
     The test takes preferences: none in ``test_x``; in ``test_cuda_x``, which joins it, those that
     insist on CUDA; and so on. They are tests of their own for whatever runs, selects and reports
-    them. An engine that cannot take the model is a skip there, since nobody chose it; one that
-    computes something else is not.
+    them.
     """
     return functools.partial(_OnEach, backends)
 
@@ -37,31 +36,20 @@ class _OnEach:
         self._backends, self._test = backends, test
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._put(owner, name, lambda case: self._test(case, None), self._test.__doc__)
+        self._put(owner, name, None, self._test.__doc__)
         for backend in self._backends:
             named = name.replace("test_", f"test_{backend}_", 1)
-            doc = f"The same on {backend}, where it is here."
-            self._put(owner, named, _on(backend, self._test), doc)
+            preferences = {"device": backend, "force_device": True}
+            self._put(owner, named, preferences, f"The same on {backend}, where it is here.")
 
-    def _put(self, owner: type, name: str, test: Test, doc: str | None) -> None:
+    def _put(self, owner: type, name: str, preferences: Any, doc: str | None) -> None:
         # Not functools.wraps: pytest would take the argument for a fixture.
+        def test(case: Any) -> None:
+            self._test(case, preferences)
+
         test.__name__, test.__qualname__ = name, f"{owner.__qualname__}.{name}"
         test.__module__, test.__doc__ = self._test.__module__, doc
         setattr(owner, name, test)
-
-
-def _on(backend: str, test: Test) -> Test:
-    def on_backend(case: Any) -> None:
-        from resource_pool.errors import UnsupportedOperationError, WrongResultError
-
-        try:
-            test(case, {"device": backend, "force_device": True})
-        except WrongResultError:
-            raise
-        except UnsupportedOperationError as error:
-            raise unittest.SkipTest(f"{backend}: {error}") from error
-
-    return on_backend
 
 
 def need_engine(

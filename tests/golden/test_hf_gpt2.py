@@ -4,7 +4,7 @@ Made by: rp generate --model gpt2
 Family: text_generation / causal_lm (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: 7a3515588319787b; once the file is edited, `rp generate` leaves it alone.
+Digest: 9befc6d6e9e156c3; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -188,7 +188,7 @@ class TestGpt2(unittest.TestCase):
         alone = self.generate(self.make_inputs(batch=1)).logits[0]
         self.assert_close(together[:1], alone, "padding changes logits")
 
-    def test_generation_is_greedy_and_agrees_with_one_forward(self) -> None:
+    def test_cached_generation_agrees_with_one_forward(self) -> None:
         """Each step has the logits of one forward and takes the best token, up to the end."""
         inputs = self.make_inputs(batch=1)
         generated = self.generate(inputs, min_new_tokens=NEW_TOKENS)

@@ -4,7 +4,7 @@ Made by: rp generate --model llava-hf/llava-1.5-7b-hf
 Family: multimodal / vision_language (confidence 0.99).
 Hardware: the first of cuda, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: c7a1918c40717621; once the file is edited, `rp generate` leaves it alone.
+Digest: d4c118b04cd0c9ef; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -186,7 +186,7 @@ class TestLlavaHfLlava157bHf(unittest.TestCase):
         self.assert_close(after[:-1], before[:-1], "a later token changes logits")
         self.assertFalse(after[-1].equal(before[-1]), "the last token is ignored")
 
-    def test_generation_is_greedy_and_agrees_with_one_forward(self) -> None:
+    def test_cached_generation_agrees_with_one_forward(self) -> None:
         """Each step has the logits of one forward and takes the best token, up to the end."""
         inputs = self.make_inputs(batch=1)
         generated = self.generate(inputs, min_new_tokens=NEW_TOKENS)
