@@ -21,10 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from model_family_classifier import classify_model
-from model_family_classifier.index import load_index
 from rp_cli.codegen.plan import TestPlan, make_plan
 from rp_cli.codegen.render import _source, format_sources, render_all
 from rp_cli.codegen.write import draft_tests, write_drafts
+from rp_cli.coverage.sweep import known_types
 
 NOOP = "import typer\napp = typer.Typer()\n@app.command()\ndef main(): pass\napp()\n"
 PEER_FILES = 20  # enough to know what a process for each file costs
@@ -32,9 +32,9 @@ GOAL_SECONDS = 5.0
 
 
 def all_plans(folder: Path) -> list[TestPlan]:
-    """Plan a test for each model type, each named by a folder with its config."""
+    """Plan a test for each type with an Auto class, each named by a folder with its config."""
     plans = []
-    for model_type in sorted(load_index()["model_types"]):
+    for model_type in sorted(known_types()):
         model = folder / model_type
         model.mkdir()
         (model / "config.json").write_text(json.dumps({"model_type": model_type}))

@@ -33,15 +33,23 @@ def say(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def progress(items: Iterable[T], what: str, *, least: int = 2) -> Iterable[T]:
-    """Show a bar on a terminal while at least so many items are gone through."""
-    listed = list(items)
-    if len(listed) < least or not sys.stderr.isatty():
-        return listed
+def progress(
+    items: Iterable[T], what: str, *, least: int = 2, count: int | None = None
+) -> Iterable[T]:
+    """Show a bar on a terminal while at least so many items are gone through.
+
+    ``count`` says how many there are where they come one by one, as they are done.
+    """
+    if count is None:
+        items = list(items)
+        count = len(items)
+    if count < least or not sys.stderr.isatty():
+        return items
     from rich.console import Console
     from rich.progress import track
 
-    return track(listed, description=what, console=Console(stderr=True), transient=True)
+    shown = Console(stderr=True)
+    return track(items, description=what, total=count, console=shown, transient=True)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -161,7 +161,11 @@ def command(
     else:
         drafts, pages = draft_tests(plans, folder, templates), []
     if not only_look:
-        write_drafts(progress([*drafts, *pages], "Writing", least=_MANY), force=force)
+
+        def shown(written: Iterable[None], count: int) -> Iterable[None]:
+            return progress(written, "Writing", least=_MANY, count=count)
+
+        write_drafts([*drafts, *pages], force=force, progress=shown)
     for plan, one in zip(plans, classified, strict=True):
         _warn(plan, one, use_model_family and target is Target.pytorch)
     if diff:

@@ -9,8 +9,9 @@ from typing import Any
 from hardware_detection import HARDWARE_NAMES
 from rp_cli.reporting.runs import Tidy, rank
 
-# A generated file has a test for each other hardware: `test_cuda_agrees_with_cpu_float32`.
-_ELSEWHERE = re.compile(rf"test_({'|'.join(HARDWARE_NAMES)})_")
+# A generated file has a test for each other hardware: `test_cuda_agrees_with_cpu_float32`, after
+# "module.Class." as unittest names it, or "file.py::Class::" as pytest does.
+_ELSEWHERE = re.compile(rf"(?:^|[.:])test_({'|'.join(HARDWARE_NAMES)})_[^.:]*$")
 # Where a file ended before anything was loaded: nobody knows on what it would have run.
 NOWHERE = "not loaded"
 
@@ -71,7 +72,7 @@ def _elsewhere(file: Tidy) -> Iterator[tuple[str, Tidy]]:
     own = file["placements"][0]["backend"] if file["placements"] else None
     places = {one["backend"] for one in file["placements"]}
     for test in file["tests"] if file["model_name"] else ():
-        found = _ELSEWHERE.match(test["name"].rpartition(".")[2])
+        found = _ELSEWHERE.search(test["name"])
         simulated = f"{found[1]} (simulated)" if found else ""
         place = simulated if simulated in places else found[1] if found else own
         if place != own:

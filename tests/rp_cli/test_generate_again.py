@@ -9,7 +9,8 @@ import pytest
 from model_family_classifier import classify_model
 from rp_cli.codegen.plan import make_plan
 from rp_cli.codegen.render import is_unedited, render
-from rp_cli.errors import ExitCode
+from rp_cli.codegen.write import draft_tests, write_drafts
+from rp_cli.errors import ExitCode, OutputError
 
 FILE = "test_hf_gpt2.py"
 
@@ -185,3 +186,31 @@ def test_a_template_folder_that_is_not_there(rp, tmp_path):
     done = rp("generate", "--model", "gpt2", "--template-dir", tmp_path / "absent")
     assert done.code == ExitCode.BAD_INPUT
     assert "is no folder" in done.err
+
+
+def test_many_files_are_written_side_by_side_and_counted(tmp_path):
+    plans = [make_plan(classify_model(f"some/model-{number}")) for number in range(9)]
+    counted = []
+
+    def progress(written, count):
+        for one in written:
+            counted.append(count)
+            yield one
+
+    write_drafts(draft_tests(plans, tmp_path), progress=progress)
+    assert counted == [9] * 9
+    assert sorted(file.name for file in tmp_path.iterdir()) == [plan.file_name for plan in plans]
+    write_drafts(draft_tests(plans, tmp_path), progress=progress)
+    assert len(counted) == 9  # nothing had changed
+
+
+def test_where_one_of_many_cannot_be_written_none_is_half_written(tmp_path, monkeypatch):
+    plans = [make_plan(classify_model(f"some/model-{number}")) for number in range(9)]
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_drafts(draft_tests(plans, tmp_path))
+    assert list(tmp_path.iterdir()) == []

@@ -42,6 +42,7 @@ class TestMatrix:
         tests = [
             make.test("test_cuda_agrees_with_cpu_float32", "failed", "E: 0.3 apart", 1.5),
             make.test("test_mps_agrees_with_cpu_float32", "skipped", "m: mps: no macOS"),
+            make.test("f.py::TestA::test_webgpu_agrees_with_cpu_float32", "skipped", "set up"),
             make.test("test_cpu_agrees_with_itself", "passed"),
         ]
         placed = make.placement("m"), make.placement("m", "cuda:1", "float16")
@@ -51,6 +52,7 @@ class TestMatrix:
         assert (cuda["status"], cuda["dtype"], cuda["seconds"]) == ("failed", "float16", 1.5)
         assert (mps["status"], mps["weights"]) == ("skipped", None)
         assert mps["detail"] == "m: mps: no macOS"
+        assert found["m", "webgpu"]["detail"] == "set up"
 
     def test_what_a_model_is_only_compared_with_is_no_result(self, make):
         placed = make.placement("m", "cuda:0"), make.placement("m", "cpu")
