@@ -51,6 +51,8 @@ def difference(actual: Any, expected: Any) -> float:
 def differing(found: Any, expected: Any, dtype: Any, *, repeated: bool = False) -> dict[str, str]:
     """Return the outputs that are not as expected, by name, and what is wrong with each.
 
+    A tensor by itself is called "tensor".
+
     Args:
         found: outputs or inputs of a model, or a tensor.
         expected: the same, as they should be.
@@ -63,7 +65,9 @@ def differing(found: Any, expected: Any, dtype: Any, *, repeated: bool = False) 
     for name in one.keys() & other.keys():
         apart = difference(one[name], other[name])
         if not apart <= limit:  # which no comparison with what is no number is
-            wrong[name] = f"differs by {apart:.3g} of the largest value, {limit:.3g} is allowed"
+            wrong[name or "tensor"] = (
+                f"differs by {apart:.3g} of the largest value, {limit:.3g} is allowed"
+            )
     return wrong
 
 

@@ -63,6 +63,7 @@ def test_what_differs_is_named_with_how_far_it_is_apart():
     assert (wrong["c"], wrong["d"]) == ("missing", "not expected")
     nan = {**expected, "a": torch.tensor([1.0, float("nan")])}
     assert measuring.differing(nan, expected, torch.float32).keys() == {"a"}
+    assert measuring.differing(nan["a"], expected["a"], torch.float32).keys() == {"tensor"}
     assert measuring.differing(expected, expected, "bfloat16", repeated=True) == {}
 
 
