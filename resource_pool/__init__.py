@@ -30,6 +30,7 @@ from resource_pool.errors import (
     SharedObjectError,
     UnsupportedOperationError,
     WeightsUnavailableError,
+    WrongResultError,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ __all__ = [
     "SharedObjectError",
     "UnsupportedOperationError",
     "WeightsUnavailableError",
+    "WrongResultError",
     "explain",
     "get_global_resource_pool",
     "parse_device",

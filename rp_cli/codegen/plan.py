@@ -186,7 +186,7 @@ def make_plan(
         device=device,
         priority=tuple(classification["hardware_priority"]),
         timeout_minutes=timeout_minutes,
-        engines=_engines(classification["compatibility"]),
+        engines=_engines(classification.get("compatibility", {})),
         style=style,
         options=options if use_model_family else ("--no-use-model-family", *options),
         left_out=exceptions["left_out"].get(model_type, {}),
