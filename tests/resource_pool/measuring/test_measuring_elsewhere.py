@@ -64,7 +64,7 @@ def set_up(isolated_home: Path) -> None:
     """A home in which `rp web setup` seems to have been run."""
     folder = browser_runtime.runtime_folder()
     folder.mkdir(parents=True)
-    for name in browser_runtime.FILES:
+    for name in browser_runtime.ENGINE.files:
         (folder / name).touch()
 
 
