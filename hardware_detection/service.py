@@ -72,6 +72,15 @@ def available_hardware(
     return report_now(detection, machine, from_cache=from_cache)
 
 
+def depends_on() -> tuple[object, ...]:
+    """Return what the next report depends on, beside the cache file and what memory is free.
+
+    Takes some microseconds; whoever keeps a report for a moment compares it.
+    """
+    replacement = id(_REPLACEMENTS[-1]) if _REPLACEMENTS else None
+    return replacement, relevant(os.environ), os.environ.get("RP_HOME")
+
+
 @contextmanager
 def replaced_by(report: Mapping[str, Any]) -> Iterator[None]:
     """Make every detection in this process, in all threads, return a copy of ``report``."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import enum
-import functools
-import gc
-import sys
-import types
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
+
+from resource_pool._holders import is_held
 
 
 class State(enum.Enum):
@@ -44,7 +43,6 @@ class Entry:
     lessees: list[int] = field(default_factory=list)  # the threads that lease it
     pinned: bool = False
     keep_alive: float | None = None  # seconds after its last use; None: the caller's maximum age
-    own_references: int = 0  # of the object to itself: hooks, wrapped methods
     floor: float = 0.0  # the eviction's inflation when it was last used
     charges: tuple[int, ...] = ()
     forward: Entry | None = None  # the entry that took this one's leases over
@@ -62,11 +60,41 @@ class Entry:
         return self.ready and not self.lessees and not self.pinned
 
     def seems_held(self) -> bool:
-        """Whether something outside the pool refers to the object.
+        """Whether something outside the pool refers to the object, or to a part of it."""
+        return seem_held([self])
 
-        Only CPython counts references. Who holds a part of the model only is not seen.
-        """
-        return sys.getrefcount(self.value) > _UNHELD + self.own_references
+    @property
+    def charged(self) -> dict[str, int]:
+        """Device -> bytes that this entry answers for: not what it shares with an older one."""
+        sizes: dict[str, int] = self.facts.get("sizes", {})
+        shared: dict[str, int] = self.facts.get("shared_sizes", {})
+        return {device: size - shared.get(device, 0) for device, size in sizes.items()}
+
+
+def seem_held(entries: Sequence[Entry]) -> bool:
+    """Whether something outside the pool refers to any of what these entries hold.
+
+    What one has in common with another counts as the pool's own. Only CPython counts references.
+    """
+    values = [entry.value for entry in entries if entry.value is not None]
+    return is_held(values, own=2)
+
+
+def sharing(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Return the entries in groups that have parts in common; most are a group of their own."""
+    if not any("shares" in entry.facts for entry in entries):
+        return [[entry] for entry in entries]
+    groups: list[list[Entry]] = []
+    for entry in entries:
+        related = {entry.created_for, *entry.facts.get("shares", ())}
+        near = [
+            group
+            for group in groups
+            if any(related & {o.created_for, *o.facts.get("shares", ())} for o in group)
+        ]
+        groups = [group for group in groups if group not in near]
+        groups.append([*(one for group in near for one in group), entry])
+    return groups
 
 
 @dataclass(frozen=True)
@@ -78,6 +106,7 @@ class Removed:
 
     key: str
     facts: dict[str, Any]
+    sizes: dict[str, int]  # what its own bytes were, by device
     charges: tuple[int, ...]
     references: tuple[weakref.ref[Any], ...]
 
@@ -86,37 +115,3 @@ class Removed:
         if not self.references:
             return None
         return any(reference() is not None for reference in self.references)
-
-
-def count_own_references(value: Any) -> int:
-    """Return how often an object's attributes refer to it: hooks, wrapped methods, closures.
-
-    accelerate's hooks do so, on every model that is spread over devices.
-    """
-    found, seen, waiting = 0, set(), [getattr(value, "__dict__", {})]
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        parts = gc.get_referents(one)
-        if isinstance(one, types.FunctionType):  # not its globals, which lead everywhere
-            parts = [*(one.__closure__ or ()), *(one.__defaults__ or ()), one.__dict__]
-        found += sum(part is value for part in parts)
-        waiting += [part for part in parts if isinstance(part, _CARRIERS)]
-    return found
-
-
-_CARRIERS = (
-    dict, list, tuple, functools.partial, types.FunctionType, types.MethodType, types.CellType,
-)  # fmt: skip
-
-
-def _count_of_an_unheld_object() -> int:
-    """Measure what ``getrefcount`` says of an object that only its entry refers to."""
-    entry = Entry("", "", 0.0, 0.0, 0)
-    entry.value = Removed("", {}, (), ())
-    return sys.getrefcount(entry.value)
-
-
-_UNHELD = _count_of_an_unheld_object()

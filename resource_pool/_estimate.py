@@ -1,7 +1,8 @@
-"""How many bytes a model takes: as recorded, or by the headers of its files; none is built."""
+"""How many bytes a model takes, by what is known without building it: records, files' headers."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
@@ -19,22 +20,58 @@ _ITEM_SIZES = {
 _TORCH_ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _MAX_HEADER = 100 * 1024 * 1024
 
+_Stamp = tuple[int, ...] | None
 
-def needed_bytes(model_name: str, revision: str, dtype: str | None) -> int | None:
-    """Return the bytes that a model takes on a device, or None where its files are not here.
 
-    What was measured or predicted before (weights, activations and key-value cache), or else the
-    weights alone.
+def needed_bytes(
+    model_name: str, revision: str, dtype: str | None, family: str | None = None
+) -> int | None:
+    """Return the bytes that a model takes in use, or None where its files are not here.
+
+    The first that is known of: the highest peak that was measured of it; the total that
+    ``rp predict`` found out; the weights by the headers of its files, with the family's headroom
+    for activations and attention cache. Nothing is traced for it.
 
     Args:
         model_name: a folder, or a name whose files may lie in the hub's cache. The cache is
             looked at only in a process that uses the hub's client already.
+        revision: "" is the hub's default.
         dtype: torch's name of the dtype that floating point weights are cast to; None: as stored.
+        family: whose headroom to add; None: the weights alone.
     """
-    from resource_pool.weights import folders
-
     if os.environ.get("RP_WEIGHTS", "").strip() == "tiny":
         return None  # a twin is loaded in place of what the name stands for
+    from resource_pool.weights import folders
+
+    try:
+        # Folders whose one weight file, config and records are those of the last time need no
+        # second look at them: at each load, this would take longer than all the planning.
+        stamps = (
+            _stamp(os.path.join(model_name, folders.SINGLE)),  # noqa: PTH118 - a Path takes longer
+            _stamp(os.path.join(model_name, folders.CONFIG)),  # noqa: PTH118
+            _stamp(_records()),
+        )
+    except ValueError:  # a null byte
+        return None
+    if stamps[0] is None:
+        return _needed(model_name, revision, dtype, family)
+    return _remembered(model_name, revision, dtype, family, stamps)
+
+
+@functools.lru_cache(maxsize=1024)
+def _remembered(
+    model_name: str,
+    revision: str,
+    dtype: str | None,
+    family: str | None,
+    stamps: tuple[_Stamp, ...],  # noqa: ARG001 - part of the key
+) -> int | None:
+    return _needed(model_name, revision, dtype, family)
+
+
+def _needed(model_name: str, revision: str, dtype: str | None, family: str | None) -> int | None:
+    from resource_pool.weights import folders
+
     folder = folders.as_folder(model_name) or _snapshot(model_name, revision)
     if folder is None:
         return None
@@ -42,16 +79,43 @@ def needed_bytes(model_name: str, revision: str, dtype: str | None) -> int | Non
         weights = sum(_bytes_in(file, dtype) for file in folders.weight_files(folder))
     except (folders.MissingWeightsError, OSError, ValueError, KeyError):
         return None
-    return max(weights, _recorded(model_name, revision, dtype))
+    known = _recorded(model_name, revision, dtype)
+    if known is not None:
+        return max(weights, known)
+    return weights + _headroom(weights, family)
 
 
-def _recorded(model_name: str, revision: str, dtype: str | None) -> int:
+def _headroom(weights: int, family: str | None) -> int:
+    if family is None:
+        return 0
+    from resource_pool.prediction.margins import HEADROOM
+
+    return round(weights * HEADROOM.get(family, HEADROOM["unknown"]))
+
+
+def _stamp(path: str) -> _Stamp:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _records() -> str:
+    try:
+        from resource_pool.prediction.records import path_of_records
+
+        return str(path_of_records())
+    except (ImportError, OSError, RuntimeError, ValueError):  # no detector, no such home
+        return ""
+
+
+def _recorded(model_name: str, revision: str, dtype: str | None) -> int | None:
     try:
         from resource_pool.prediction import recorded_bytes
-
-        return recorded_bytes(model_name, revision, dtype) or 0
     except ImportError:  # the detector, which knows where rp keeps its records
-        return 0
+        return None
+    return recorded_bytes(model_name, revision, dtype)
 
 
 def _snapshot(model_name: str, revision: str) -> Path | None:

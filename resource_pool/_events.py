@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from resource_pool._origin import plain
 
 MAX_EVENTS = 1000
 LOW_MEMORY_MAX_EVENTS = 100
@@ -43,15 +45,19 @@ class EventLog:
             self._events.append(event)
             self._counts[event.what] += 1
 
-    def shrink(self) -> None:
-        """Keep fewer events, for low-memory mode."""
+    def keep(self, count: int) -> None:
+        """Keep that many events from now on: ``MAX_EVENTS``, or fewer in low-memory mode."""
         with self._lock:
-            self._events = deque(self._events, maxlen=LOW_MEMORY_MAX_EVENTS)
+            self._events = deque(self._events, maxlen=count)
 
     def all(self) -> list[Event]:
-        """Return the events that are still kept, oldest first."""
+        """Return the events that are still kept, oldest first, with plain numbers."""
         with self._lock:
-            return list(self._events)
+            found = list(self._events)
+        return [
+            replace(event, numbers=plain(event.numbers)) if "weights" in event.numbers else event
+            for event in found
+        ]
 
     def after_fork(self) -> None:
         """In a forked child: a new lock; another thread may have held the old one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from resource_pool._entries import Entry, Removed
@@ -43,12 +43,17 @@ class Evictor:
         Returns when the memory is free, when something outside plainly keeps it, or at the
         deadline; what is not free stays charged until it is.
         """
+        chosen = {entry for entry in self._store.entries() if entry.movable and doomed(entry)}
+        if not chosen:
+            return []
+        for entry in chosen:
+            str(entry.facts.get("weights"))  # of a model that is gone, nobody could prove it
         with self._store.lock:
-            self._raise_inflation(doomed)
-            devices = self._devices_of(doomed)
+            self._raise_inflation(chosen)
+        devices = sorted({device for entry in chosen for device in entry.charged})
         before = self._free(devices)
         told_before = self._told_free(devices)
-        removed = self._store.remove(doomed)
+        removed = self._store.remove(chosen.__contains__)
         if not removed:
             return []
         if any(item.alive() for item in removed):
@@ -62,11 +67,11 @@ class Evictor:
             self._tell(item, why, free)
         return removed
 
-    def _raise_inflation(self, doomed: Callable[[Entry], bool]) -> None:
+    def _raise_inflation(self, chosen: Iterable[Entry]) -> None:
         scores = [
             score(Candidate(e.key, _size(e.facts), e.hits, e.load_seconds, e.floor))
-            for e in self._store.entries()
-            if e.kind == "model" and e.movable and doomed(e)
+            for e in chosen
+            if e.kind == "model"
         ]
         self._store.inflation = max([self._store.inflation, *scores])
 
@@ -77,10 +82,6 @@ class Evictor:
         with self._store.lock:
             return sorted({*devices, *self._store.ledger.devices(), "cpu"})
 
-    def _devices_of(self, doomed: Callable[[Entry], bool]) -> list[str]:
-        entries = (e for e in self._store.entries() if e.movable and doomed(e))
-        return sorted({device for e in entries for device in _sizes(e.facts)})
-
     def _free(self, devices: Sequence[str]) -> dict[str, int]:
         """Return the free bytes of each device but RAM, of which others take and give as well."""
         known = {name: memory_of(self._devices, name) for name in devices if name != "cpu"}
@@ -89,7 +90,7 @@ class Evictor:
     def _wait_for(
         self, devices: Sequence[str], before: dict[str, int], gone: Sequence[Removed]
     ) -> None:
-        expected = {name: sum(_sizes(i.facts).get(name, 0) for i in gone) for name in before}
+        expected = {name: sum(item.sizes.get(name, 0) for item in gone) for name in before}
         deadline = self._store.clock() + VERIFY_SECONDS
         wait = _FIRST_WAIT
         while True:
@@ -125,8 +126,3 @@ class Evictor:
 
 def _size(facts: dict[str, Any]) -> int:
     return int(facts.get("memory_usage", 0))
-
-
-def _sizes(facts: dict[str, Any]) -> dict[str, int]:
-    """Return device -> bytes; a tokenizer or another resource takes none."""
-    return dict(facts.get("sizes", {}))

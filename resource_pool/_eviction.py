@@ -7,19 +7,21 @@ each eviction, so that what was once popular and is no longer asked for becomes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 MIB = 1024 * 1024
 
 
 class Candidate(NamedTuple):
-    """A cached model as the eviction sees it.
+    """A cached model, or several that share weights, as the eviction sees it.
 
     Attributes:
         size: bytes that it frees on the device in question.
         floor: the inflation when it was last asked for.
-        held: somebody seems to hold it: dropping it would free nothing.
+        is_held: whether somebody seems to hold it, so that dropping it would free nothing; asked
+            only of what would have to go, for it takes milliseconds.
+        with_it: the keys of the others, which go with it.
     """
 
     key: str
@@ -27,7 +29,13 @@ class Candidate(NamedTuple):
     hits: int
     load_seconds: float
     floor: float = 0.0
-    held: bool = False
+    is_held: Callable[[], bool] = lambda: False
+    with_it: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all that goes."""
+        return (self.key, *self.with_it)
 
 
 def score(candidate: Candidate) -> float:
@@ -43,15 +51,15 @@ def choose(candidates: Sequence[Candidate], needed: int) -> tuple[Candidate, ...
     load it twice. A model whose bytes turn out not to be needed, because a larger one was taken
     after it, is left alone.
     """
-    free_to_go = (c for c in candidates if c.size > 0 and not c.held)
-    order = sorted(free_to_go, key=lambda c: (score(c), c.key))
+    order = sorted((c for c in candidates if c.size > 0), key=lambda c: (score(c), c.key))
     taken: list[Candidate] = []
     freed = 0
     for candidate in order:
         if freed >= needed:
             break
-        taken.append(candidate)
-        freed += candidate.size
+        if not candidate.is_held():
+            taken.append(candidate)
+            freed += candidate.size
     if freed < needed:
         return None
     for candidate in reversed(taken.copy()):

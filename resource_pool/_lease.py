@@ -47,6 +47,7 @@ class Lease:
         entry, self._model = self._acquire(thread)
         self._entry = self._store.current(entry)
         try:
+            str(self._entry.facts.get("weights"))  # which the model may be changed under
             # What others who lease it change meanwhile is theirs to answer for.
             if self._entry.fingerprint is None or len(self._entry.lessees) == 1:
                 self._store.remember(self._entry, self._devices.fingerprint(self._model))
@@ -81,8 +82,8 @@ class Lease:
             self._evictor.evict(
                 lambda e: (
                     e is not entry
-                    and not e.seems_held()
                     and bool(short & {*e.facts.get("sizes", ())})
+                    and not e.seems_held()
                 ),
                 "memory ran out",
             )

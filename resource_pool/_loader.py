@@ -42,8 +42,9 @@ from resource_pool.errors import (
 logger = logging.getLogger("resource_pool")
 
 Constructor = Callable[[], Any]
-# (model name, revision, torch's name of the dtype or None) -> bytes, or None where unknown.
-Estimate = Callable[[str, str, str | None], int | None]
+# (model name, revision, torch's name of the dtype or None, family) -> bytes in use, or None where
+# that is unknown.
+Estimate = Callable[[str, str, str | None, str], int | None]
 
 
 @dataclass(frozen=True)
@@ -281,8 +282,9 @@ class Loader:
             # Of a quantized model the files' headers and the records know too little.
             if known and identity in self._quantized:
                 return known
-            # What was measured is the model at rest; what is recorded has its forward as well.
-            return max(known, self._estimate(identity.name, identity.revision, dtype) or 0) or None
+            # What was measured is the model at rest; what is estimated has its forward as well.
+            estimated = self._estimate(identity.name, identity.revision, dtype, identity.family)
+            return max(known, estimated or 0) or None
 
         return replace(request, needed=needed)
 
@@ -444,7 +446,7 @@ class Loader:
             or the device failed.
         """
         try:
-            value = checked(entry.key, constructor)
+            value = checked(entry, constructor)
             return self._placer.place(entry, value, decision, identity)
         except SharedObjectError:
             raise
@@ -484,10 +486,11 @@ class Loader:
     def _by_evicting(self, decision: Decision) -> Iterator[tuple[str, Decision]]:
         for name in map(memory_place, _names(decision)):
             with self._store.lock:
-                idle = [c for c in self.observer.candidates(name) if c.size and not c.held]
+                there = self.observer.candidates(name)
+            idle = [candidate for candidate in there if candidate.size and not candidate.is_held()]
             enough = choose(idle, decision.needed or 1)
             for some, told in ((enough, "what frees enough"), (idle, "everything idle")):
-                keys = {candidate.key for candidate in some or ()}
+                keys = {key for candidate in some or () for key in candidate.keys}
                 why = "memory ran out"
                 if keys and self.evictor.evict(_among(keys), why):
                     yield f"evicted {told} on {name}", decision

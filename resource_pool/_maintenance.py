@@ -9,11 +9,11 @@ from typing import Any
 
 from resource_pool import _system
 from resource_pool._entries import Entry
-from resource_pool._events import Event, EventLog
+from resource_pool._events import LOW_MEMORY_MAX_EVENTS, MAX_EVENTS, Event, EventLog
 from resource_pool._evicting import Evictor
 from resource_pool._mode import Mode
 from resource_pool._store import Store
-from resource_pool.devices import Memory, System
+from resource_pool.devices import System
 
 logger = logging.getLogger("resource_pool")
 
@@ -26,6 +26,9 @@ LOW_MEMORY_WARN_EVERY_SECONDS = 30.0
 # container's limit.
 LOW_MEMORY_MB = 4608.0
 LOW_MEMORY_CONTAINER_SHARE = 0.2
+# What must be available to leave the mode again, as a multiple of that: in between, it stays as
+# it is, so that one load does not switch it back and forth.
+LOW_MEMORY_OVER = 1.25
 
 
 class Maintenance:
@@ -48,11 +51,7 @@ class Maintenance:
         memory = _system.system_memory(self._system.memory())
         if not memory:
             return
-        if not self._mode.low_memory and is_low(memory, self._system.container_memory()):
-            logger.warning(
-                "Low memory detected (%.1f MB). Enabling low memory mode.", memory["available_mb"]
-            )
-            self.enable_low_memory()
+        self._switch(memory)
         if memory["under_pressure"]:
             self._warn(memory)
             why = "the machine is short of memory"
@@ -60,9 +59,36 @@ class Maintenance:
                 self._log.add(Event("cleanup", "", why))
 
     def enable_low_memory(self) -> None:
-        """Turn low-memory mode on; nothing turns it off but a new pool."""
-        self._mode.low_memory = True
-        self._log.shrink()
+        """Turn low-memory mode on because somebody asked for it: it stays on."""
+        self._mode.asked_for = True
+        if not self._mode.low_memory:
+            self._set_low_memory(True)
+
+    def _switch(self, memory: dict[str, Any]) -> None:
+        """Enter low-memory mode where little is available, and leave it where that is over."""
+        available = memory["available_mb"]
+        if not self._mode.low_memory:
+            if available < LOW_MEMORY_MB and available < self._low(memory):
+                logger.warning(
+                    "Low memory detected (%.1f MB). Enabling low memory mode.", available
+                )
+                self._set_low_memory(True)
+        elif not self._mode.asked_for and available >= LOW_MEMORY_OVER * self._low(memory):
+            logger.info("Low memory is over (%.1f MB). Leaving low memory mode.", available)
+            self._set_low_memory(False)
+
+    def _low(self, memory: dict[str, Any]) -> float:
+        """Return the MB of available RAM below which low-memory mode is right."""
+        container = self._system.container_memory()
+        if container is None or container.total > memory["total_mb"] * _system.MB:
+            return LOW_MEMORY_MB
+        # A small container is no machine under stress: its own limit is the measure.
+        return min(LOW_MEMORY_MB, LOW_MEMORY_CONTAINER_SHARE * float(memory["total_mb"]))
+
+    def _set_low_memory(self, on: bool) -> None:
+        self._mode.low_memory = on
+        self._log.keep(LOW_MEMORY_MAX_EVENTS if on else MAX_EVENTS)
+        self._log.add(Event("low_memory", "", "on" if on else "off"))
 
     def drop_older_than(self, seconds: float, why: str, *, unless_held: bool = False) -> list[Any]:
         """Evict what nobody asked for in the last ``seconds``, nor in its own time to live."""
@@ -70,9 +96,9 @@ class Maintenance:
 
         def doomed(entry: Entry) -> bool:
             idle = now - entry.last_used
-            if unless_held and entry.seems_held():
+            if idle < seconds or (entry.keep_alive is not None and idle < entry.keep_alive):
                 return False
-            return idle >= seconds and (entry.keep_alive is None or idle >= entry.keep_alive)
+            return not (unless_held and entry.seems_held())
 
         return self._evictor.evict(doomed, why)
 
@@ -85,15 +111,6 @@ class Maintenance:
         told = f"{memory['available_mb']:.0f} MB available, {memory['percent_used']} % used"
         logger.warning("The machine is under memory pressure: %s.", told)
         self._log.add(Event("pressure", "", told))
-
-
-def is_low(memory: dict[str, Any], container: Memory | None) -> bool:
-    """Whether so little RAM is available that low-memory mode is right."""
-    if container is not None and container.total <= memory["total_mb"] * _system.MB:
-        # A small container is no machine under stress: its own limit is the measure.
-        floor = min(LOW_MEMORY_MB, LOW_MEMORY_CONTAINER_SHARE * memory["total_mb"])
-        return bool(memory["available_mb"] < floor)
-    return bool(memory["available_mb"] < LOW_MEMORY_MB)
 
 
 class Monitor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Mode:
-    """Low-memory mode is turned on once and stays on."""
+    """Whether low-memory mode is on, and whether somebody asked for it: then it stays on."""
 
     low_memory: bool = False
+    asked_for: bool = False

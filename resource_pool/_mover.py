@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from resource_pool._entries import Entry
+from resource_pool._entries import Entry, sharing
 from resource_pool._events import Event, EventLog
 from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
@@ -49,10 +49,9 @@ class Mover:
         """Bring a model that nobody holds to RAM before it is handed out, if its GPU is full."""
         for entry in self._instances(lambda e: e.facts.get("identity") == identity):
             device = str(entry.facts.get("device"))
-            if device == CPU or entry.seems_held():
-                continue
-            memory = memory_of(self._devices, device)
-            if memory and memory.free < (1 - LOW_MEMORY_GPU_SHARE) * memory.total:
+            memory = None if device == CPU else memory_of(self._devices, device)
+            full = memory and memory.free < (1 - LOW_MEMORY_GPU_SHARE) * memory.total
+            if full and not entry.seems_held():
                 try:
                     self._move(entry, entry.facts["identity"], CPU, CPU, unless_held=True)
                 except Exception as error:  # it stays where it is, and is handed out there
@@ -94,6 +93,7 @@ class Mover:
         old, came_from = entry.key, entry.facts["device"]
         # A file for browsers may hold less than the module, which is in float32 there.
         dtype = "float32" if "placed_dtype" in entry.facts else entry.facts["key_dtype"]
+        weights = str(entry.facts["weights"])  # afterwards the data is elsewhere
         new = identity.key(device, dtype)
         with self._store.failing() as mine:
             with self._store.lock:
@@ -112,9 +112,10 @@ class Mover:
             finally:
                 with self._store.lock:
                     self._store.ledger.settle(room)
-            kept = ("identity", "weights", "needed")
+            kept = ("identity", "needed")
             facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
-            facts |= {"backend": backend, "key_dtype": dtype}
+            facts.pop("marks", None)
+            facts |= {"backend": backend, "key_dtype": dtype, "weights": weights}
             self._store.publish(entry, value, facts)
         released(self._devices, [memory_place(came_from)])
         self._loader.reroute(old, new)
@@ -129,9 +130,15 @@ class Mover:
             self._store.rekey(entry, key)
             self._store.publish(entry, value, {**entry.facts, **self._devices.describe(value)})
 
+    def _sharing_with(self, entry: Entry) -> list[Entry]:
+        groups = sharing([e for e in self._store.entries() if e.kind == "model"])
+        return next(group for group in groups if entry in group)
+
     def _refuse_unless_movable(self, entry: Entry, new: str) -> None:
         if not entry.movable:
             raise DeviceBusyError(f"{entry.key} is leased or pinned; end that before it is moved.")
+        if len(self._sharing_with(entry)) > 1:
+            raise DeviceBusyError(f"{entry.key} shares weights with another cached model.")
         if not self._devices.is_movable(entry.value):
             raise DeviceBusyError(f"{entry.key} has a device map of its own, or is quantized.")
         if self._store.get(new) is not None:

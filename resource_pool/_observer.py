@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from resource_pool._entries import Entry, seem_held, sharing
 from resource_pool._eviction import Candidate
 from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
@@ -96,18 +97,15 @@ class Observer:
             self._store.settle()
 
     def candidates(self, device: str) -> list[Candidate]:
-        """Return the models that may go, with what each would free on a device."""
+        """Return the models that may go, with what each would free on a device.
+
+        Models that share weights go together: one by itself would free little.
+        """
+        models = [entry for entry in self._store.entries() if entry.kind == "model"]
         return [
-            Candidate(
-                entry.key,
-                entry.facts.get("sizes", {}).get(device, 0),
-                entry.hits,
-                entry.load_seconds,
-                entry.floor,
-                entry.seems_held(),
-            )
-            for entry in self._store.entries()
-            if entry.kind == "model" and entry.movable
+            _candidate(group, device)
+            for group in sharing(models)
+            if all(entry.movable for entry in group)
         ]
 
     def remember_failure(self, identity: Identity, device: str, error: Exception) -> None:
@@ -132,6 +130,19 @@ class Observer:
         with self._store.lock:
             now = self._store.clock()
             self._failed = {k: f for k, f in self._failed.items() if f[0] > now}
+
+
+def _candidate(group: Sequence[Entry], device: str) -> Candidate:
+    first, *others = group
+    return Candidate(
+        first.key,
+        sum(entry.charged.get(device, 0) for entry in group),
+        sum(entry.hits for entry in group),
+        sum(entry.load_seconds for entry in group),
+        max(entry.floor for entry in group),
+        functools.partial(seem_held, group),
+        tuple(entry.key for entry in others),
+    )
 
 
 @functools.cache

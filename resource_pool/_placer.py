@@ -9,7 +9,8 @@ from typing import Any
 from resource_pool._entries import Entry
 from resource_pool._identity import Identity
 from resource_pool._observer import Observer
-from resource_pool._parts import Placed
+from resource_pool._origin import Origin
+from resource_pool._parts import Owner, Placed
 from resource_pool._planner import Decision
 from resource_pool.devices import Devices
 from resource_pool.errors import SharedObjectError
@@ -40,19 +41,19 @@ class Placer:
 
     def place(self, entry: Entry, value: Any, decision: Decision, identity: Identity) -> Loaded:
         """Put a new model where it was decided, and say what it then is."""
-        from resource_pool.weights import provenance
-
         if decision.notes:
             told = "; ".join(decision.notes)
             level = logging.WARNING if decision.surprising else logging.INFO
             logger.log(level, "%s goes to %s: %s", identity.label, decision.device, told)
-        self._refuse_shared(entry, value, decision)
+        seen = self._devices.survey(value)
+        others = self._claim(entry, value, decision, seen)
         left = ""
         try:
             if decision.spread and self._devices.is_movable(value):
                 value = self._devices.spread(value, decision.spread, decision.dtype)
+                seen = None
             else:
-                left = self._devices.place(value, decision.device, decision.dtype)
+                left = self._devices.place(value, decision.device, decision.dtype, seen)
         except Exception as error:
             for device in decision.spread or (decision.device,):
                 self._observer.remember_failure(identity, device, error)
@@ -61,9 +62,13 @@ class Placer:
             logger.info("%s is left where it is: %s.", identity.label, left)
         else:
             logger.info("Selected optimal device for %s: %s", identity.label, decision.device)
-        facts = self._devices.describe(value)
+        facts = self._devices.describe(value, seen)
         facts["backend"] = "unknown" if left else decision.backend
-        facts["weights"] = provenance(value)
+        facts["weights"] = _origin(value, facts.pop("marks", None), at_once=bool(decision.spread))
+        if others:
+            facts["shares"] = frozenset(owner.mark for owner in others)
+            shared = [part for parts in others.values() for part in parts]
+            facts["shared_sizes"] = self._devices.sizes(shared)
         cast = facts.get("placed_dtype") or decision.dtype or facts["dtype"]
         facts |= {"needed": decision.needed, "identity": identity, "key_dtype": cast}
         numbers = {name: facts[name] for name in ("device", "dtype", "memory_usage", "weights")}
@@ -71,12 +76,24 @@ class Placer:
         numbers |= {"backend": facts["backend"], "predicted": decision.needed}
         return Loaded(value, facts, "; ".join(decision.notes), numbers)
 
-    def _refuse_shared(self, entry: Entry, value: Any, decision: Decision) -> None:
-        """Placing what was handed out before would move it behind its holder's back."""
-        parts = self._devices.parts(value)
-        owner = self._placed.claim(parts, entry.created_for, entry.key)
-        if owner and self._devices.would_change(value, decision.device, decision.dtype):
+    def _claim(
+        self, entry: Entry, value: Any, decision: Decision, seen: Any
+    ) -> dict[Owner, list[Any]]:
+        """Note the parameters as this load's; refuse to move those that were handed out before."""
+        owner = Owner(entry.created_for, entry.key)
+        others = self._placed.claim(self._devices.parts(value, seen), owner)
+        if others and self._devices.would_change(value, decision.device, decision.dtype):
+            self._placed.disclaim(owner)
             raise SharedObjectError(
                 f"The constructor of {entry.key} returned an object that shares parameters with "
-                f"{owner}; it must load an instance of its own."
+                f"{next(iter(others)).label}; it must load an instance of its own."
             )
+        return others
+
+
+def _origin(model: Any, marks: Any, *, at_once: bool) -> Origin:
+    """Return the origin of the weights, proven at once where no later proof would hold."""
+    origin = Origin(model, marks)
+    if at_once or marks is None:
+        str(origin)
+    return origin

@@ -301,7 +301,7 @@ def _fit_one(device: DeviceName, request: Request, snapshot: Snapshot) -> Decisi
         held = snapshot.held.get(place)
         rest = f", {held}" if held else ""
         return f"{_NEEDS}{readable(needed)}, {readable(free)} free{rest}"
-    return replace(decision, evict=tuple(candidate.key for candidate in leaving))
+    return replace(decision, evict=tuple(key for candidate in leaving for key in candidate.keys))
 
 
 def _needed(device: DeviceName, dtype: str | None, request: Request) -> int | None:

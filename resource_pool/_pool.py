@@ -17,13 +17,14 @@ from resource_pool._entries import Entry
 from resource_pool._estimate import needed_bytes
 from resource_pool._events import Event, EventLog
 from resource_pool._families import family_facts
-from resource_pool._hardware import detect
+from resource_pool._hardware import Hardware, detect
 from resource_pool._identity import Identity
 from resource_pool._lease import Lease
 from resource_pool._loader import Estimate, Loader
 from resource_pool._maintenance import Maintenance, Monitor
 from resource_pool._mode import Mode
 from resource_pool._mover import Mover
+from resource_pool._origin import plain
 from resource_pool._planner import BROWSERS, Decision, Request, is_on, memory_place
 from resource_pool._preferences import Preferences, parse_preferences
 from resource_pool._store import Clock, Store, quoted
@@ -47,7 +48,8 @@ class ResourcePool:
         hardware: returns a report as ``hardware_detection.detect_available_hardware`` does;
             called at each load.
         devices: what moves and measures models.
-        estimate: (model name, revision, dtype) -> bytes before the load, or None if unknown.
+        estimate: (model name, revision, dtype, family) -> bytes that it takes in use, before the
+            load; None where that is unknown.
         clock: seconds on a clock that never goes back.
         system: tells the machine's memory.
         load_deadline: seconds that a thread waits for another's load; None waits for ever.
@@ -66,8 +68,7 @@ class ResourcePool:
         load_deadline: float | None = None,
         monitor_interval: float | None = None,
     ) -> None:
-        self._report: Mapping[str, Any] | None = None
-        self._ask_hardware = hardware
+        self._hardware = Hardware(hardware)
         self._devices = devices or TorchDevices()
         self._system = system
         self._store = Store(clock, self._devices.parts)
@@ -277,7 +278,7 @@ class ResourcePool:
     @property
     def _stats(self) -> dict[str, dict[str, Any]]:
         """Per model: ``memory_usage`` (bytes), ``memory_estimation_method``, ``device``, ..."""
-        return {key: dict(entry.facts) for key, entry in self._store.ready("model").items()}
+        return {key: plain(entry.facts) for key, entry in self._store.ready("model").items()}
 
     def get_stats(self) -> dict[str, Any]:
         """Return usage, memory and hardware statistics as plain values; docs/statistics.md."""
@@ -285,7 +286,7 @@ class ResourcePool:
             self._store,
             self._devices,
             self._log,
-            self._report,
+            self._hardware,
             low_memory=self._mode.low_memory,
             memory=self._system.memory(),
         )
@@ -335,7 +336,7 @@ class ResourcePool:
             ready = [entry for entry in self._store.entries() if entry.ready]
             hits, misses = self._store.hits, self._store.misses
         models = sum(entry.kind == "model" for entry in ready)
-        used = sum(entry.facts.get("memory_usage", 0) for entry in ready) / 2**20
+        used = sum(sum(entry.charged.values()) for entry in ready) / 2**20
         return (
             f"<ResourcePool {models} models, {len(ready)} entries, "
             f"{used:.1f} MB, {hits} hits, {misses} misses>"
@@ -448,7 +449,7 @@ class ResourcePool:
             hardware_type,
             error_message,
             stack_trace,
-            hardware=self._hardware(),
+            hardware=self._hardware.ask(),
             held_by=held_by,
         )
 
@@ -512,13 +513,8 @@ class ResourcePool:
     def _ask_browsers(self, preferences: Preferences) -> None:
         """Start the browsers, whose answers are remembered, where the caller names one."""
         named = any(device.backend in BROWSERS for device in preferences.named)
-        meant = preferences.for_browsers and not preferences.named
-        if (named or meant) and self._ask_hardware is detect:
-            detect(web=True)
-
-    def _hardware(self) -> Mapping[str, Any]:
-        self._report = self._ask_hardware()
-        return self._report
+        if named or (preferences.for_browsers and not preferences.named):
+            self._hardware.ask_browsers()
 
     def _entry(self, key: str) -> Entry:
         entry = self._store.get(key)

@@ -11,6 +11,8 @@ from typing import Any
 from resource_pool import _system
 from resource_pool._entries import Entry
 from resource_pool._events import EventLog
+from resource_pool._hardware import Hardware
+from resource_pool._origin import UNKNOWN
 from resource_pool._store import Store
 from resource_pool.devices import Devices, Memory, memory_of
 from resource_pool.devices.cuda import cuda_statistics
@@ -22,7 +24,7 @@ def collect(
     store: Store,
     devices: Devices,
     log: EventLog,
-    report: Mapping[str, Any] | None,
+    hardware: Hardware,
     *,
     low_memory: bool,
     memory: Memory | None,
@@ -30,15 +32,16 @@ def collect(
     """Return the statistics as plain values; memory in MB unless a name says otherwise.
 
     Args:
-        report: the last detection report that the pool saw; None before the first.
+        hardware: the last detection report that the pool saw counts; none is asked for.
         memory: the machine's RAM now, where it can be read.
     """
     from datetime import datetime, timezone
 
+    report = hardware.last
     store.settle()
     entries = [entry for entry in store.entries() if entry.ready]
     models = [entry for entry in entries if entry.kind == "model"]
-    used = sum(entry.facts.get("memory_usage", 0) for entry in models)
+    used = sum(sum(entry.charged.values()) for entry in models)  # what two share, once
     total = store.hits + store.misses
     return {
         "hits": store.hits,
@@ -54,7 +57,7 @@ def collect(
         "timestamp": datetime.now(timezone.utc).isoformat(),
         "system_memory": _system.system_memory(memory),
         "cpu": _system.cpu(),
-        "cuda_memory": cuda_statistics(report),
+        "cuda_memory": cuda_statistics(report, hardware.age_seconds),
         "mps": _mps(),
         "openvino": {"installed": _installed("openvino"), "devices": _names(report, "openvino")},
         "webnn": {"available": _available(report, "webnn")},
@@ -83,7 +86,7 @@ def model_facts(entry: Entry, now: float) -> dict[str, Any]:
         "backend": facts.get("backend", "unknown"),
         "simulated": facts.get("simulated", False),
         "dtype": facts.get("dtype", "unknown"),
-        "weights": facts.get("weights", "unknown"),
+        "weights": str(facts.get("weights", UNKNOWN)),
         "age_seconds": now - entry.created_at,
         "idle_seconds": now - entry.last_used,
         "hits": entry.hits,

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from resource_pool._entries import Entry, Removed, State, count_own_references
+from resource_pool._entries import Entry, Removed, State
 from resource_pool._ledger import Ledger
 from resource_pool.errors import (
     LoadInterruptedError,
@@ -83,7 +84,8 @@ class Store:
         self._tokens = itertools.count()
         self._leaving: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._gone: deque[int] = deque()
-        self._waiting: dict[int, Entry] = {}  # thread -> the entry whose load it waits for
+        # thread -> the entry whose load it waits for, and the loads that it waits on behalf of
+        self._waiting: dict[int, tuple[Entry, frozenset[object]]] = {}
 
     # -- getting -------------------------------------------------------------------------
 
@@ -116,7 +118,7 @@ class Store:
                 return self.wait(joined, deadline)
             if constructor is None:
                 raise ResourceNotFoundError(self.not_found(key))
-            value = checked(key, constructor)
+            value = checked(mine[0], constructor)
             self.publish(mine[0], value, {})
             return value
 
@@ -148,7 +150,8 @@ class Store:
             entry = self._entries.get(key)
             if entry is None:
                 return None
-            if entry.state is State.LOADING and entry.loading_thread == threading.get_ident():
+            own = entry.loading_thread == threading.get_ident() or entry.created_for in loading()
+            if entry.state is State.LOADING and own:
                 raise RecursiveLoadError(
                     f"The constructor of {key} asks the pool for {key} itself; "
                     "build the object in the constructor instead."
@@ -170,8 +173,8 @@ class Store:
         me = threading.get_ident()
         try:
             with self.lock:
-                self._refuse_cycle(joined.entry, me)
-                self._waiting[me] = joined.entry
+                self._refuse_cycle(joined.entry, me, loading())
+                self._waiting[me] = joined.entry, loading()
             return joined.result(timeout)
         except LoadTimeoutError:
             self.abandon(joined.entry)
@@ -180,17 +183,23 @@ class Store:
             with self.lock:
                 self._waiting.pop(me, None)
 
-    def _refuse_cycle(self, entry: Entry, me: int) -> None:
+    def _refuse_cycle(self, entry: Entry, me: int, mine: frozenset[object]) -> None:
         """Follow who waits for whom; two loads that wait for each other would never end."""
-        waited_for: Entry | None = entry
-        # A row may outlive its load by the moment in which the waiter wakes up.
-        while waited_for is not None and waited_for.future and not waited_for.future.done():
-            if waited_for.loading_thread == me:
+        waited_for, seen = [entry], {entry}
+        for one in waited_for:  # which grows
+            # A row may outlive its load by the moment in which the waiter wakes up.
+            if one.future is None or one.future.done():
+                continue
+            if one.loading_thread == me or one.created_for in mine:
                 raise RecursiveLoadError(
                     f"The load of {entry.key} waits for a load of this thread, which would wait "
                     "for it in turn; load one of them outside the other's constructor."
                 )
-            waited_for = self._waiting.get(waited_for.loading_thread)
+            for thread, (other, behalf) in self._waiting.items():
+                waits = thread == one.loading_thread or one.created_for in behalf
+                if waits and other not in seen:
+                    seen.add(other)
+                    waited_for.append(other)
 
     def not_found(self, key: str) -> str:
         """Return the message for a key that is not here."""
@@ -248,19 +257,16 @@ class Store:
 
     def publish(self, entry: Entry, value: Any, facts: dict[str, Any]) -> None:
         """Make a loaded object available: to those who wait, and to those who come."""
-        own = count_own_references(value) if facts else 0
         with self.lock:
             now = self.clock()
             if not entry.facts:  # a model that has facts already was moved, and not loaded
                 entry.load_seconds = now - entry.created_at
             entry.last_used = now
             entry.value, entry.facts, entry.fingerprint = value, facts, None
-            entry.own_references = own
             self.ledger.settle(entry.charges)
             entry.charges = ()
             if self._entries.get(entry.key) is entry:
-                sizes = facts.get("sizes", {})
-                entry.charges = self.ledger.charge(entry.key, sizes, "used")
+                entry.charges = self.ledger.charge(entry.key, entry.charged, "used")
             entry.state = State.READY
             self._answer(entry)
 
@@ -362,7 +368,7 @@ class Store:
         entry.state = State.EVICTING
         self.ledger.mark_leaving(entry.charges)
         references = self._watch(entry.value, entry.charges)
-        removed = Removed(entry.key, entry.facts, entry.charges, references)
+        removed = Removed(entry.key, entry.facts, entry.charged, entry.charges, references)
         entry.value = entry.fingerprint = None
         return removed
 
@@ -423,14 +429,29 @@ class Store:
             entry.lessees = [lessee for lessee in entry.lessees if lessee == me]
 
 
-def checked(key: str, constructor: Callable[[], Any]) -> Any:
-    """Call a constructor and refuse None."""
-    value = constructor()
+def checked(entry: Entry, constructor: Callable[[], Any]) -> Any:
+    """Call a constructor on behalf of an entry, and refuse None."""
+    token = _LOADING.set(loading() | {entry.created_for})
+    try:
+        value = constructor()
+    finally:
+        _LOADING.reset(token)
     if value is None:
         raise NoneResourceError(
-            f"The constructor of {key} returned None; it must return the object."
+            f"The constructor of {entry.key} returned None; it must return the object."
         )
     return value
+
+
+def loading() -> frozenset[object]:
+    """Return what stands for the loads in whose constructors this code runs.
+
+    A coroutine that a constructor runs, and the thread in which that waits, belong to it.
+    """
+    return _LOADING.get()
+
+
+_LOADING: ContextVar[frozenset[object]] = ContextVar("rp_pool_loading", default=frozenset())
 
 
 def quoted(part: str) -> str:

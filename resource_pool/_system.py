@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import sys
+import time
 from typing import Any
 
 from resource_pool.devices import Memory
@@ -14,8 +15,17 @@ logger = logging.getLogger("resource_pool")
 
 MB = 1024 * 1024
 PRESSURE_PERCENT = 90.0
+_MAX_TEXT = 1 << 20
+
+# One admission looks at the memory several times, and reading it takes longer than all the rest.
+RECENT_SECONDS = 0.005
+# A process without a limit hardly ever gets one, and looking for it opens several files.
+NO_LIMIT_SECONDS = 60.0
 
 _cpu_asked_in: dict[str, int] = {}
+# (when, what) memory was read last: one tuple, which threads exchange as a whole.
+_last_read: tuple[float, Memory] | None = None
+_no_limit_until = float("-inf")
 
 
 @functools.cache
@@ -29,7 +39,26 @@ def _psutil() -> Any:
 
 
 def memory() -> Memory | None:
-    """Return the RAM that this process may use, its container's limit included; None: unknown."""
+    """Return the RAM that this process may use, its container's limit included; None: unknown.
+
+    At most 5 ms old, and never from before memory was given back.
+    """
+    global _last_read
+    now, last = time.monotonic(), _last_read
+    if last is not None and now - last[0] < RECENT_SECONDS:
+        return last[1]
+    found = _memory_now()
+    _last_read = None if found is None else (now, found)
+    return found
+
+
+def forget_memory() -> None:
+    """Have memory and limits read anew when they are next asked for."""
+    global _last_read, _no_limit_until
+    _last_read, _no_limit_until = None, float("-inf")
+
+
+def _memory_now() -> Memory | None:
     psutil = _psutil()
     if psutil is None:
         return None
@@ -41,10 +70,20 @@ def memory() -> Memory | None:
 
 
 def container_memory() -> Memory | None:
-    """Return the limit of this process's container and what is left of it; None without one."""
+    """Return the limit of this process's container and what is left of it; None without one.
+
+    That there is none is believed for a minute.
+    """
+    global _no_limit_until
+    now = time.monotonic()
+    if now < _no_limit_until:
+        return None
     cgroups = _cgroups()
     limits = cgroups and cgroups.read_memory_limits(_read, _own_groups())
-    return None if not limits else Memory(*(int(mib * MB) for mib in limits))
+    if not limits:
+        _no_limit_until = now + NO_LIMIT_SECONDS
+        return None
+    return Memory(*(int(mib * MB) for mib in limits))
 
 
 @functools.cache
@@ -63,12 +102,17 @@ def _own_groups() -> Any:
 
 
 def _read(path: str) -> str | None:
-    # open: importing pathlib would cost the import of the pool a tenth of its time.
+    # Read at each load, and a stream takes three times as long to make.
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:  # noqa: PTH123
-            return stream.read()
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError:
         return None
+    try:
+        return os.read(file, _MAX_TEXT).decode(errors="replace")
+    except OSError:
+        return None
+    finally:
+        os.close(file)
 
 
 def system_memory(now: Memory | None) -> dict[str, Any]:
@@ -107,6 +151,8 @@ def trim_heap() -> None:
     """Give memory that the C library keeps for later back to the system, where it can (glibc)."""
     for library in _libc():
         library.malloc_trim(0)
+    global _last_read
+    _last_read = None
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -110,11 +111,15 @@ class FakeDevices:
         with self._lock:
             return Memory(total, total - self._used.get(device, 0))
 
+    def survey(self, model: Any) -> None:  # noqa: ARG002
+        """Return nothing: all about a fake model is known."""
+        return
+
     def is_movable(self, model: Any) -> bool:
         """Whether it is a fake model on one device."""
         return isinstance(model, FakeModel) and len(model.sizes) == 1
 
-    def place(self, model: Any, device: str, dtype: str | None) -> str:
+    def place(self, model: Any, device: str, dtype: str | None, seen: Any = None) -> str:  # noqa: ARG002
         """Move and cast a fake model; other objects are left alone."""
         if not self.is_movable(model):
             return "it is not a fake model on one device"
@@ -142,7 +147,7 @@ class FakeDevices:
         self.put(model, {device: size for device, size in sizes.items() if size})
         return model
 
-    def describe(self, model: Any) -> dict[str, Any]:
+    def describe(self, model: Any, seen: Any = None) -> dict[str, Any]:  # noqa: ARG002
         """Return where a model is and what it takes."""
         sizes = dict(model.sizes) if isinstance(model, FakeModel) else {}
         return {
@@ -153,9 +158,13 @@ class FakeDevices:
             "sizes": sizes,
         }
 
-    def parts(self, model: Any) -> list[Any]:
+    def parts(self, model: Any, seen: Any = None) -> list[Any]:  # noqa: ARG002
         """Return the model itself: it moves as a whole."""
         return [model] if isinstance(model, FakeModel) else []
+
+    def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
+        """Return what fake models take."""
+        return dict(sum((Counter(part.sizes) for part in parts), Counter[str]()))
 
     def would_change(self, model: Any, device: str, dtype: str | None) -> bool:
         """Whether placing it would move or cast it."""

@@ -37,23 +37,33 @@ class Devices(Protocol):
     def memory(self, device: str) -> Memory | None:
         """Return the device's memory, or None where asking is impossible or would start it."""
 
-    def place(self, model: Any, device: str, dtype: str | None) -> str:
-        """Move and cast in place; return why the model was left as it is, or ""."""
+    def survey(self, model: Any) -> Any:
+        """Return what one walk over the model finds, for the others to take as ``seen``."""
+
+    def place(self, model: Any, device: str, dtype: str | None, seen: Any = None) -> str:
+        """Move and cast in place; return why the model was left as it is, or "".
+
+        ``seen``, where it is given, is brought up to date.
+        """
 
     def spread(self, model: Any, budgets: Mapping[str, int], dtype: str | None) -> Any:
         """Cast a model and spread it over several devices, given the bytes for each."""
 
-    def describe(self, model: Any) -> dict[str, Any]:
+    def describe(self, model: Any, seen: Any = None) -> dict[str, Any]:
         """Return ``device``, ``dtype``, ``memory_usage``, ``memory_estimation_method``, ``sizes``.
 
-        ``sizes`` maps each device to the bytes there.
+        ``sizes`` maps each device to the bytes there; ``marks``, where there are any, tell
+        whether the weights are still the same.
         """
 
     def is_movable(self, model: Any) -> bool:
         """Whether ``place`` would move it: a module without a device map, not quantized."""
 
-    def parts(self, model: Any) -> list[Any]:
+    def parts(self, model: Any, seen: Any = None) -> list[Any]:
         """Return the objects, weakly referable, that a move or a cast of the model changes."""
+
+    def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
+        """Return device -> bytes of some of a model's parts."""
 
     def would_change(self, model: Any, device: str, dtype: str | None) -> bool:
         """Whether ``place`` would move or cast any part of it."""

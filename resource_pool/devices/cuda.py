@@ -14,7 +14,9 @@ logger = logging.getLogger("resource_pool")
 MB = 1024 * 1024
 
 
-def cuda_statistics(report: Mapping[str, Any] | None) -> dict[str, Any]:
+def cuda_statistics(
+    report: Mapping[str, Any] | None, report_age_seconds: float = 0.0
+) -> dict[str, Any]:
     """Return the ``cuda_memory`` group of the statistics.
 
     A process that has not used CUDA is not made to: then the facts are those of the last
@@ -22,7 +24,7 @@ def cuda_statistics(report: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     torch = torch_with_cuda()
     count = 0 if torch is None else torch.cuda.device_count()
-    devices = _cuda_devices(torch, count) or _detected(report)
+    devices = _cuda_devices(torch, count) or _detected(report, report_age_seconds)
     version = getattr(sys.modules.get("torch"), "version", None)
     return {
         "device_count": len(devices),
@@ -32,18 +34,19 @@ def cuda_statistics(report: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _detected(report: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _detected(report: Mapping[str, Any] | None, age: float) -> list[dict[str, Any]]:
     details = (report or {}).get("details", {})
     seen = [
         *details.get("cuda", {}).get("devices", ()),
         *details.get("rocm", {}).get("devices", ()),
     ]
-    return [_detected_device(d) for d in seen if d.get("dtypes") and d.get("memory_total_mb")]
+    return [_detected_device(d, age) for d in seen if d.get("dtypes") and d.get("memory_total_mb")]
 
 
-def _detected_device(device: Mapping[str, Any]) -> dict[str, Any]:
+def _detected_device(device: Mapping[str, Any], age: float) -> dict[str, Any]:
     total, free = device["memory_total_mb"], device.get("memory_free_mb") or 0.0
     percent = 100.0 * (total - free) / total
+    measured = device.get("memory_free_age_seconds")
     return {
         "id": device["index"],
         "name": device["name"],
@@ -55,7 +58,7 @@ def _detected_device(device: Mapping[str, Any]) -> dict[str, Any]:
         "under_pressure": percent >= _system.PRESSURE_PERCENT,
         "utilization": device.get("utilization"),
         "tensor_cores": device.get("tensor_cores"),
-        "age_seconds": device.get("memory_free_age_seconds"),
+        "age_seconds": None if measured is None else measured + age,
     }
 
 

@@ -7,8 +7,10 @@ read at every load, so the walks are plain loops, which take a fifth of the time
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
+
+from resource_pool.devices.survey import Marks, Survey
 
 
 def is_module(value: Any) -> bool:
@@ -38,15 +40,7 @@ def walk(model: Any) -> Iterator[tuple[str, Any]]:
 
 def parameters(model: Any) -> list[Any]:
     """Return the parameters, tied ones once; none for what is no module."""
-    if not is_module(model):
-        return []
-    owned = [p for module in _modules(model) for p in module._parameters.values()]
-    return _each_once(owned)
-
-
-def buffers(model: Any) -> list[Any]:
-    """Return the buffers of a module, each once."""
-    return _each_once([b for module in _modules(model) for b in module._buffers.values()])
+    return Survey(model).parameters if is_module(model) else []
 
 
 def named_parameters(model: Any) -> dict[str, Any]:
@@ -70,31 +64,16 @@ def _named(model: Any, kind: str) -> dict[str, Any]:
     return found
 
 
-def _modules(model: Any) -> list[Any]:
-    """Return the modules as :func:`walk` does, without their names."""
-    found = {id(model): model}
-    waiting = [model]
-    for module in waiting:  # which grows
-        for part in module._modules.values():
-            if part is not None and id(part) not in found:
-                found[id(part)] = part
-                waiting.append(part)
-    return waiting
-
-
-def _each_once(tensors: Iterable[Any]) -> list[Any]:
-    return list({id(tensor): tensor for tensor in tensors if tensor is not None}.values())
-
-
 def dtype_name(tensor: Any) -> str:
     """Return torch's name of a tensor's dtype, e.g. "float16"."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def describe(model: Any) -> dict[str, Any]:
+def describe(model: Any, seen: Survey | None = None) -> dict[str, Any]:
     """Return device, dtype and bytes of ``model`` as they are, not as they were asked for.
 
     ``memory_usage`` is in bytes and counts the storages of parameters and buffers once each.
+    ``marks`` tells later whether the parameters are still the same.
     """
     if not is_module(model):
         return {
@@ -104,9 +83,9 @@ def describe(model: Any) -> dict[str, Any]:
             "memory_estimation_method": "unknown",
             "sizes": {},
         }
-    owned = parameters(model)
-    sizes = _storage_bytes([*owned, *buffers(model)])
-    names = sorted(str(one).removeprefix("torch.") for one in {p.dtype for p in owned})
+    seen = seen or Survey(model)
+    sizes = seen.bytes_per_device()
+    names = sorted(str(one).removeprefix("torch.") for one in seen.dtypes)
     return {
         "device": "+".join(sorted(sizes)) or "cpu",
         "dtype": "+".join(names) or "unknown",
@@ -114,6 +93,7 @@ def describe(model: Any) -> dict[str, Any]:
         "memory_estimation_method": "parameters_and_buffers",
         "sizes": sizes,
         "quantization": _quantization(model),
+        "marks": seen.marks(),
     }
 
 
@@ -125,35 +105,9 @@ def _quantization(model: Any) -> str:
     return str(getattr(method, "value", method))
 
 
-def _storage_bytes(tensors: Iterable[Any]) -> dict[str, int]:
-    """Sum the storages per device, each once: tied weights share one."""
-    storages: dict[tuple[Any, int], int] = {}
-    for tensor in _dense(tensors):
-        storage = tensor.untyped_storage()
-        storages[tensor.device, storage.data_ptr()] = storage.nbytes()
-    sizes: dict[str, int] = {}
-    for (device, _), size in storages.items():
-        sizes[str(device)] = sizes.get(str(device), 0) + size
-    return sizes
-
-
-def _dense(tensors: Iterable[Any]) -> Iterator[Any]:
-    """Yield the tensors that hold the data: of a sparse one its indices and values."""
-    torch = sys.modules["torch"]
-    for tensor in tensors:
-        if has_no_data(tensor):
-            continue
-        if tensor.layout == torch.strided:
-            yield tensor
-        elif tensor.layout == torch.sparse_coo:
-            yield from (tensor._indices(), tensor._values())
-        else:
-            yield tensor.values()
-
-
-def has_no_data(tensor: Any) -> bool:
-    """Whether a tensor has no memory yet: on the meta device, or of a lazy module."""
-    return bool(tensor.is_meta or sys.modules["torch"].nn.parameter.is_lazy(tensor))
+def marks(model: Any) -> Marks | None:
+    """Return what tells later whether the parameters have changed; None where nothing does."""
+    return Survey(model).marks()
 
 
 def fingerprint(model: Any) -> Mapping[str, Hashable]:
@@ -180,8 +134,7 @@ def fingerprint(model: Any) -> Mapping[str, Hashable]:
 
 def elsewhere(model: Any, device: str) -> bool:
     """Whether any parameter or buffer is not on ``device``, by torch's name of it."""
-    devices = {tensor.device for tensor in (*parameters(model), *buffers(model))}
-    return any(str(one) != device for one in devices)
+    return not Survey(model).is_all_on(device)
 
 
 def would_cast(model: Any, dtype: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from resource_pool import _system
 from resource_pool.devices import Memory, browser, forwards, modules, openvino
 from resource_pool.devices.cuda import torch_with_cuda
+from resource_pool.devices.survey import Survey, bytes_per_device, storages_of
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|can(?:no|')t allocate memory", re.IGNORECASE)
 
@@ -31,39 +32,51 @@ class TorchDevices:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return Memory(total, free + cached)
 
+    def survey(self, model: Any) -> Survey | None:
+        """Walk over a module once; None for anything else."""
+        return Survey(model) if modules.is_module(model) else None
+
     def is_movable(self, model: Any) -> bool:
         """Whether it is a module that may be moved as a whole."""
-        return not _why_left(model)
+        return not _why_left(model, self.survey(model))
 
-    def place(self, model: Any, device: str, dtype: str | None) -> str:
+    def place(self, model: Any, device: str, dtype: str | None, seen: Survey | None = None) -> str:
         """Move ``model`` to ``device`` and cast it to ``dtype``, in place.
 
         Args:
             model: any object; only torch modules are touched.
             device: torch's name, e.g. "cuda:0".
             dtype: torch's name, e.g. "float16", or None to keep the model's.
+            seen: a survey of the model, which is brought up to date.
 
         Returns:
             Why the model was left as it is, or "" where it was placed.
         """
-        left = _why_left(model)
-        if left:
+        seen = seen or self.survey(model)
+        left = _why_left(model, seen)
+        if left or seen is None:
             return left
+        if self._changed_by_placing(model, seen, device, dtype):
+            seen.walk(model)
+        return ""
+
+    def _changed_by_placing(self, model: Any, seen: Survey, device: str, dtype: str | None) -> bool:
         if openvino.is_openvino(device):
             openvino.place(model, device, dtype)
-            return ""
+            return True
         if browser.is_browser(device):
             browser.place(model, device, dtype)
-            return ""
+            return True
         forwards.remove(model)
         # The smaller first: half precision must not take a GPU's memory in float32.
         if dtype is not None and modules.would_shrink(model, dtype):
             modules.cast(model, dtype)
-        if modules.elsewhere(model, device):
+        moved = not seen.is_all_on(device)
+        if moved:
             model.to(device=device)
         if dtype is not None:
             modules.cast(model, dtype)
-        return ""
+        return moved or dtype is not None
 
     def spread(self, model: Any, budgets: Mapping[str, int], dtype: str | None) -> Any:
         """Cast ``model`` and spread its layers over devices with accelerate's device map.
@@ -82,9 +95,9 @@ class TorchDevices:
         )
         return dispatch_model(model, device_map=device_map)
 
-    def describe(self, model: Any) -> dict[str, Any]:
+    def describe(self, model: Any, seen: Survey | None = None) -> dict[str, Any]:
         """Return device, dtype and bytes of ``model``: see ``modules.describe``."""
-        facts, elsewhere = modules.describe(model), forwards.placement(model)
+        facts, elsewhere = modules.describe(model, seen), forwards.placement(model)
         if elsewhere is None:
             return facts
         return elsewhere.describe(facts) | {"module_bytes": facts["memory_usage"]}
@@ -108,13 +121,17 @@ class TorchDevices:
             return True
         return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
-    def parts(self, model: Any) -> list[Any]:
+    def parts(self, model: Any, seen: Survey | None = None) -> list[Any]:
         """Return the parameters of a module: what a move or a cast changes."""
-        return modules.parameters(model)
+        return modules.parameters(model) if seen is None else seen.parameters
+
+    def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
+        """Return device -> bytes of the storages under parameters, each once."""
+        return bytes_per_device(storages_of(parts))
 
     def would_change(self, model: Any, device: str, dtype: str | None) -> bool:
         """Whether ``place`` would move or cast any of it."""
-        if _why_left(model):
+        if _why_left(model, self.survey(model)):
             return False
         outside = openvino.is_openvino(device) or browser.is_browser(device)
         if outside or forwards.placement(model):
@@ -127,14 +144,14 @@ class TorchDevices:
         return modules.fingerprint(model)
 
 
-def _why_left(model: Any) -> str:
-    if not modules.is_module(model):
+def _why_left(model: Any, seen: Survey | None) -> str:
+    if seen is None:
         return "it is not a torch module"
     if getattr(model, "hf_device_map", None):
         return "it has a device map of its own"
     if getattr(model, "is_quantized", False) or getattr(model, "hf_quantizer", None):
         return "it is quantized"
-    if any(map(modules.has_no_data, modules.parameters(model))):
+    if seen.lacks_data():
         return "it has parameters without data"
     return ""
 

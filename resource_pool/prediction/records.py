@@ -199,7 +199,7 @@ ORDER BY id DESC LIMIT ?
 def _read(query: str, values: tuple[object, ...]) -> list[tuple[int | None, ...]]:
     """Return the rows that hold nothing but sizes; none where the file cannot be read."""
     try:
-        path = _path()
+        path = path_of_records()
         if not path.exists():
             return []
         uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -224,7 +224,7 @@ def _write(level: int, *statements: tuple[str, tuple[object, ...]]) -> None:
             # This very class says that the file is damaged or no database at all.
             if type(error) is not sqlite3.DatabaseError:
                 raise
-            logger.warning("%s is damaged and begun anew: %s", _path(), error)
+            logger.warning("%s is damaged and begun anew: %s", path_of_records(), error)
             _remove()
             _execute(statements)
     except _UNUSABLE as error:
@@ -232,7 +232,7 @@ def _write(level: int, *statements: tuple[str, tuple[object, ...]]) -> None:
 
 
 def _execute(statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
-    path = _path()
+    path = path_of_records()
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=_WRITE_SECONDS)
     with contextlib.closing(connection), connection:
@@ -246,10 +246,11 @@ def _execute(statements: Sequence[tuple[str, tuple[object, ...]]]) -> None:
 
 def _remove() -> None:
     """Remove the file, and the journal of an unfinished write that would spoil the next one."""
-    path = _path()
+    path = path_of_records()
     for one in (path, path.with_name(f"{path.name}-journal")):
         one.unlink(missing_ok=True)
 
 
-def _path() -> Path:
+def path_of_records() -> Path:
+    """Return where the records lie; the file may not be there."""
     return rp_home() / "peaks.sqlite3"

@@ -19,7 +19,7 @@ def test_an_object_is_placed_before_anybody_sees_it(pool, machine):
     placing, go = threading.Event(), threading.Event()
     place = machine.devices.place
 
-    def slow_place(model, device, dtype):
+    def slow_place(model, device, dtype, *_):
         placing.set()
         assert go.wait(WAIT)
         return place(model, device, dtype)

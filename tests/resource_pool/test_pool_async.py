@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from resource_pool import ResourceNotFoundError
+from resource_pool import RecursiveLoadError, ResourceNotFoundError
 from resource_pool.testing import FakeMachine
 
 
@@ -90,3 +90,61 @@ def test_a_cancelled_entry_into_a_lease_leaves_no_lease_behind(machine):
     asyncio.run(cancel())
     assert pool.get_model("embedding", "m") is not None  # the load was not in vain
     assert pool.clear()["kept"] == {}
+
+
+def test_a_coroutine_in_a_constructor_that_awaits_its_own_key_is_told(machine):
+    pool = machine.pool()
+
+    def load():
+        return asyncio.run(pool.aget_model("embedding", "m", machine.loader(1)))
+
+    with pytest.raises(RecursiveLoadError, match="asks the pool for"):
+        pool.get_model("embedding", "m", load)
+    with pytest.raises(RecursiveLoadError, match="asks the pool for"):
+        asyncio.run(pool.aget_model("embedding", "m", load))
+    assert pool.get_model("embedding", "m", machine.loader(1)) is not None
+
+
+def test_a_coroutine_on_the_loop_that_awaits_the_load_it_serves_is_told(machine):
+    pool = machine.pool()
+
+    async def serve():
+        loop = asyncio.get_running_loop()
+
+        def load():
+            own = pool.aget_resource("data", "d", object)
+            return asyncio.run_coroutine_threadsafe(own, loop).result(30)
+
+        return await pool.aget_resource("data", "d", load)
+
+    with pytest.raises(RecursiveLoadError):
+        asyncio.run(serve())
+
+
+def test_constructors_that_await_each_others_keys_are_told(machine):
+    pool, both = machine.pool(), threading.Barrier(2)
+
+    def load_for(other):
+        def load():
+            both.wait(30)
+            return asyncio.run(pool.aget_resource("data", other, object))
+
+        return load
+
+    async def ask():
+        return await asyncio.gather(
+            pool.aget_resource("data", "a", load_for("b")),
+            pool.aget_resource("data", "b", load_for("a")),
+            return_exceptions=True,
+        )
+
+    assert any(isinstance(found, RecursiveLoadError) for found in asyncio.run(ask()))
+
+
+def test_a_constructor_may_await_another_key(machine):
+    pool = machine.pool()
+
+    def load():
+        return [asyncio.run(pool.aget_resource("data", "part", object))]
+
+    assert pool.get_resource("data", "whole", load) == [pool.get_resource("data", "part")]

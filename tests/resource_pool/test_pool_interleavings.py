@@ -105,7 +105,7 @@ def test_a_move_books_its_target_before_it_moves():
     pool.get_model("vision", "m", machine.loader(60), {"device": "cpu"})
     place = machine.devices.place
 
-    def looking(model, device, dtype):
+    def looking(model, device, dtype, *_):
         seen.update(pool.get_stats()["devices"])
         return place(model, device, dtype)
 

@@ -125,6 +125,7 @@ def test_a_containers_limit_is_the_memory_that_there_is(monkeypatch):
     }
     monkeypatch.setattr(_system, "_read", files.get)
     _system._own_groups.cache_clear()
+    _system.forget_memory()
     monkeypatch.setattr(_system, "memory", REAL_MEMORY)
     try:
         assert _system.container_memory() == Memory(200 * MIB, 160 * MIB)
@@ -133,6 +134,22 @@ def test_a_containers_limit_is_the_memory_that_there_is(monkeypatch):
         assert _system.container_memory() is None
     finally:
         _system._own_groups.cache_clear()
+        _system.forget_memory()
+
+
+def test_memory_is_read_once_in_one_admission_and_anew_after_it_was_given_back(monkeypatch):
+    read = []
+    monkeypatch.setattr(_system, "_memory_now", lambda: read.append(1) or Memory(2, len(read)))
+    monkeypatch.setattr(_system, "memory", REAL_MEMORY)
+    now = [10.0]
+    monkeypatch.setattr(_system.time, "monotonic", lambda: now[0])
+    _system.forget_memory()
+    assert [_system.memory().free, _system.memory().free] == [1, 1]
+    _system.trim_heap()
+    assert _system.memory().free == 2
+    now[0] += 0.006
+    assert _system.memory().free == 3
+    _system.forget_memory()
 
 
 def test_a_pool_with_a_monitor_can_go(machine):
@@ -241,3 +258,59 @@ def test_a_monitor_whose_look_fails_goes_on(machine, monkeypatch, caplog):
     assert looks.acquire(timeout=WAIT)
     pool._monitor.stop()
     assert "The pool's monitor failed; it goes on." in caplog.messages
+
+
+def available(machine: FakeMachine, mib: float) -> None:
+    machine.system.ram = Memory(64 * GIB, int(mib * MIB))
+
+
+def test_automatic_low_memory_mode_ends_when_memory_is_back_and_not_before(pool, machine, caplog):
+    caplog.set_level("INFO", "resource_pool")
+    modes = []
+    for number, mib in enumerate((4200.5, 4700, 5700, 5800, 4700, 4500)):
+        available(machine, mib)
+        load(pool, machine, f"m{number}", 0.01, hardware_preferences={"device": "cpu"})
+        modes.append(pool.get_stats()["low_memory_mode"])
+    # On below 4608 MiB, off above a quarter more; in between it stays as it is.
+    assert modes == [True, True, True, False, False, True]
+    assert "Low memory is over (5800.0 MB). Leaving low memory mode." in caplog.text
+    switched = [event.reason for event in pool.events() if event.what == "low_memory"]
+    assert switched == ["on", "off", "on"]
+
+
+def test_after_low_memory_the_effects_are_over(pool, machine):
+    available(machine, 1000)
+    load(pool, machine, "a", 1, hardware_preferences={"device": "cpu"})
+    assert pool._maintenance.max_age_minutes == 10
+    available(machine, 48 * 1024)
+    for number in range(150):
+        load(pool, machine, f"m{number}", 0.01, hardware_preferences={"device": "cpu"})
+    assert pool._maintenance.max_age_minutes == 30
+    assert len(pool.events()) > 150
+
+
+def test_in_a_container_it_ends_by_the_containers_own_measure(pool, machine):
+    modes = []
+    for number, gib in enumerate((1.5, 1.9, 2.1)):
+        machine.system.container = Memory(8 * GIB, int(gib * GIB))
+        load(pool, machine, f"m{number}", 0.01, hardware_preferences={"device": "cpu"})
+        modes.append(pool.get_stats()["low_memory_mode"])
+    assert modes == [True, True, False]
+
+
+@pytest.mark.parametrize("asked", ["call", "environment", "preference", "call, once it is on"])
+def test_low_memory_mode_that_was_asked_for_never_ends_by_itself(machine, monkeypatch, asked):
+    if asked == "environment":
+        monkeypatch.setenv("RESOURCE_POOL_LOW_MEMORY", "1")
+    pool = machine.pool()
+    if asked == "call, once it is on":
+        available(machine, 1000)
+        load(pool, machine, "first", 0.01, hardware_preferences={"device": "cpu"})
+        assert pool.get_stats()["low_memory_mode"]
+    if "call" in asked:
+        pool.enable_low_memory_mode()
+    preferences = {"device": "cpu", "force_low_memory": asked == "preference"}
+    available(machine, 48 * 1024)
+    for name in "ab":
+        load(pool, machine, name, 0.01, hardware_preferences=preferences)
+        assert pool.get_stats()["low_memory_mode"]

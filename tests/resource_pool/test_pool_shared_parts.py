@@ -1,0 +1,155 @@
+"""Models of which somebody holds a part, and models that have parts in common."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from hardware_detection.testing import fake_report
+from resource_pool import DeviceBusyError, InsufficientMemoryError, ResourcePool
+from resource_pool._holders import is_held
+from resource_pool.devices import Memory
+from resource_pool.devices.torch import TorchDevices
+from resource_pool.testing import MIB, FakeMachine, FakeModel
+
+torch = pytest.importorskip("torch")
+GPU = {"device": "cuda:0"}
+
+
+class Model(torch.nn.Module):
+    """A body that several models can have in common, and a head."""
+
+    def __init__(self, body=None, head: int = 256):
+        super().__init__()
+        self.body = body or torch.nn.Sequential(torch.nn.Linear(256, 256, bias=False))
+        self.head = torch.nn.Linear(256, head, bias=False)
+
+
+BODY, HEAD = 256 * 256 * 4, 256 * 256 * 4
+
+
+class Crowded(TorchDevices):
+    """Real modules in RAM that has so much room."""
+
+    room = 0
+
+    def memory(self, device: str) -> Memory:
+        return Memory(64 * 2**30, self.room)
+
+
+@pytest.fixture
+def devices() -> Crowded:
+    return Crowded()
+
+
+@pytest.fixture
+def torch_pool(devices: Crowded) -> ResourcePool:
+    devices.room = 2**30
+    return ResourcePool(hardware=fake_report, devices=devices, estimate=lambda *_: None)
+
+
+def evicted_for(pool: ResourcePool, devices: Crowded, room: int, needs: int):
+    """Return what would go for a model that needs more than there is room."""
+    devices.room = room
+    gc.collect()
+    return pool.explain("vision", "next", {"device": "cpu"}, needs=needs).evict
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda model: model,
+        lambda model: model.body,
+        lambda model: model.body[0],
+        lambda model: model.head.weight,
+        lambda model: list(model.parameters()),
+        lambda model: torch.optim.SGD(model.parameters()),
+        lambda model: model.head(torch.ones(1, 256)),
+    ],
+    ids=["all", "part", "part of a part", "parameter", "parameters", "optimizer", "graph"],
+)
+def test_a_model_of_which_somebody_holds_a_part_makes_no_room(torch_pool, devices, part):
+    held = part(torch_pool.get_model("vision", "m", Model))
+    with pytest.raises(InsufficientMemoryError):
+        evicted_for(torch_pool, devices, room=0, needs=MIB // 4)
+    del held
+    assert len(evicted_for(torch_pool, devices, room=0, needs=MIB // 4)) == 1
+
+
+class Wired(Model):
+    """Has more references to its parts than its modules: an alias, a list, a closure, a hook."""
+
+    def __init__(self):
+        super().__init__()
+        self.alias = self.head
+        self.tied = torch.nn.Linear(256, 256, bias=False)
+        self.tied.weight = self.head.weight
+        self.everything = {"parts": [self.body, (self.head,)]}
+        self.again = lambda: self.body
+        self.body.register_forward_hook(lambda *_: self.head)
+        self.normed = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 4))
+        self.recurrent = torch.nn.LSTM(4, 4, 2)
+
+
+def test_references_from_inside_are_nobodys(torch_pool, devices):
+    torch_pool.get_model("vision", "m", Wired)
+    gc.collect()
+    assert len(evicted_for(torch_pool, devices, room=0, needs=MIB // 4)) == 1
+    part = next(iter(torch_pool.models.values())).normed
+    with pytest.raises(InsufficientMemoryError):
+        evicted_for(torch_pool, devices, room=0, needs=MIB // 4)
+    assert isinstance(part, torch.nn.Linear)
+
+
+def test_a_model_that_leads_to_everything_is_looked_at_for_a_bounded_time(monkeypatch):
+    monkeypatch.setattr("resource_pool._holders._MOST", 10)
+    model = FakeModel(FakeMachine({"cpu": 1000}), 1)
+    model.notes = [[number] for number in range(100)]
+    assert is_held([model], own=1)  # by this test
+
+
+# -- what two models share -------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(torch_pool):
+    """Two variants of one body in the pool, and nobody else who holds them."""
+    torch_pool.get_model("vision", "m", Model, {"device": "cpu"}, variant="a")
+    body = [next(iter(torch_pool.models.values())).body]
+    load = lambda: Model(body.pop())  # noqa: E731
+    torch_pool.get_model("vision", "m", load, {"device": "cpu"}, variant="b")
+    return torch_pool
+
+
+def test_shared_weights_are_charged_once(pair):
+    stats = pair.get_stats()
+    assert stats["memory_usage"] == BODY + 2 * HEAD
+    assert stats["devices"]["cpu"]["used_mb"] * MIB == BODY + 2 * HEAD
+    assert {row["memory_mb"] * MIB for row in stats["models"].values()} == {BODY + HEAD}
+    assert pair.clear()["removed"] == 2
+    assert pair.get_stats()["devices"] == {}
+
+
+def test_models_that_share_weights_go_together(pair, devices):
+    # One of them would free half a MiB at most, and both free three quarters.
+    assert len(evicted_for(pair, devices, room=0, needs=BODY + 2 * HEAD)) == 2
+    with pytest.raises(InsufficientMemoryError):
+        evicted_for(pair, devices, room=0, needs=BODY + 2 * HEAD + 1)
+
+
+def test_what_one_of_them_must_keep_keeps_both(pair, devices):
+    pair.pin(next(iter(pair.models)))
+    with pytest.raises(InsufficientMemoryError):
+        evicted_for(pair, devices, room=0, needs=BODY)
+
+
+def test_a_model_that_shares_weights_is_not_moved_by_itself():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool = machine.pool()
+    model = pool.get_model("vision", "m", machine.loader(10), GPU, variant="a")
+    assert pool.get_model("vision", "m", lambda: model, GPU, variant="b") is model
+    assert pool.get_stats()["devices"]["cuda:0"]["used_mb"] == 10
+    with pytest.raises(DeviceBusyError, match="shares weights"):
+        pool.move_model_to_device("vision", "m", "cpu", variant="a")
+    assert model.device == "cuda:0"
