@@ -28,7 +28,6 @@ from resource_pool.measuring.numbers import (
     tolerance,
 )
 from resource_pool.measuring.room import (
-    float32_bytes,
     need_memory,
     readable_gib,
     scratch_folder,
@@ -57,7 +56,6 @@ __all__ = [
     "example_inputs",
     "exchanged",
     "first_rows",
-    "float32_bytes",
     "identical",
     "layout",
     "measured_forward",

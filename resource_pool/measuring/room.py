@@ -53,11 +53,6 @@ def need_memory(needed: int) -> None:
     _need(needed, free, "in this machine's memory")
 
 
-def float32_bytes(model: Any) -> int:
-    """Return the bytes that the model's parameters take in float32."""
-    return sum(4 * int(parameter.numel()) for parameter in model.parameters())
-
-
 def readable_gib(size: float) -> str:
     """Return bytes as GiB with one decimal: "9.1 GiB"."""
     return f"{size / 2**30:.1f} GiB"
