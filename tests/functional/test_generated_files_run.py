@@ -95,11 +95,10 @@ def test_real_weights_pass_and_know_what_is_similar(tmp_path):
 def test_half_precision_is_compared_with_the_cpu_in_float32(tmp_path, model, precision, dtype):
     preferences = str({"device": "cpu", "precision": precision})
     environment = {"RP_WEIGHTS": "tiny", "TEST_HARDWARE_PREFERENCES": preferences}
-    result = run_one(generate(model, tmp_path), DEADLINE, environment)
+    result = run_one(generate(model, tmp_path, device="cpu"), DEADLINE, environment)
     assert result["status"] == "passed", result
-    here = [one for one in result["pool"]["models"] if one["backend"] == "cpu"]
-    assert [one["dtype"] for one in here] == [dtype, "float32"]
-    compared = next(t for t in result["tests"] if ".test_agrees_with_cpu" in t["name"])
+    assert [model["dtype"] for model in result["pool"]["models"]] == [dtype, "float32"]
+    compared = next(t for t in result["tests"] if "agrees_with_cpu" in t["name"])
     assert compared["status"] == "passed"
 
 
@@ -137,7 +136,7 @@ def test_hostile_preferences_are_refused_and_never_run(tmp_path):
     ids=["script", "script with arguments", "unittest", "pytest"],
 )
 def test_a_generated_file_runs_in_every_usual_way(command: Sequence[str], tmp_path):
-    path = generate("bert-base-uncased", tmp_path)
+    path = generate("bert-base-uncased", tmp_path, device="cpu")
     words = [word.format(file=path.name, name=path.stem) for word in command]
     done = subprocess.run(
         [sys.executable, *words],
@@ -157,7 +156,7 @@ def test_a_generated_file_runs_in_every_usual_way(command: Sequence[str], tmp_pa
 
 
 def test_main_runs_its_own_tests_under_any_module_name_and_returns_a_status(tmp_path):
-    path = generate("bert-base-uncased", tmp_path, timeout_minutes=60.0)
+    path = generate("bert-base-uncased", tmp_path, timeout_minutes=60.0, device="cpu")
     script = tmp_path / "runner.py"
     script.write_text(
         "import importlib, json, os, sys\n"
