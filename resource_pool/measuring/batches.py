@@ -68,7 +68,7 @@ def mirrored(backwards: Any, outputs: Any) -> tuple[Inputs, Inputs]:
         for name, value in tensors(outputs).items()
         if _has_rows(value)
         and value.shape[0] == 2
-        and not name.startswith("logits_per_")
+        and not name.startswith("logits_")
         and not _is_loss(name)
     }
     found = {name: value for name, value in tensors(backwards).items() if name in expected}
@@ -122,7 +122,8 @@ def padded(inputs: Mapping[str, Any], count: int, model: Any, side: str = "right
     if ids is None or "attention_mask" not in inspect.signature(model.forward).parameters:
         raise unittest.SkipTest("this model takes no texts, or no mask of their padding")
     masked = {"attention_mask": ids.new_ones(ids.shape[:2]), **inputs}
-    padding = text_config(model.config).pad_token_id if hasattr(model, "config") else None
+    config = getattr(model, "config", None)
+    padding = config and getattr(text_config(config), "pad_token_id", None)
     more = ids[:, -1:].expand(-1, count, *ids.shape[2:])
     # Some models count positions by the token of padding, whatever the mask says. For some it
     # stands for an image too.

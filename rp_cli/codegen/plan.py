@@ -169,10 +169,12 @@ def make_plan(
     model_type = classification["model_type"]
     auto_class = classification["auto_class"] if use_model_family else "AutoModel"
     own = f"hf_{family}_template.py" in own_templates
-    if family == "embedding" and not (own or _knows(family, subfamily, auto_class)):
-        auto_class = "AutoModel"  # an embedding is what the bare model gives, under any head
     exceptions = compiled_data()["generated_tests"]
     generic = exceptions["generic_template"]
+    if family == "embedding" and not (
+        own or model_type in generic or _knows(family, subfamily, auto_class)
+    ):
+        auto_class = "AutoModel"  # an embedding is what the bare model gives, under any head
     known = _knows(family, subfamily, auto_class) and model_type not in generic
     fits = use_model_family and (own or known)
     return TestPlan(
