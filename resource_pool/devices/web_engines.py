@@ -21,6 +21,7 @@ from resource_pool.errors import UnsupportedOperationError
 
 # The dtypes that the page knows; NumPy and onnxruntime-web call them the same.
 _DTYPES = {"float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"}
+_ANSWERED = _DTYPES | {"float16", "uint16", "uint32", "uint64"}
 _PLACED = re.compile(r"placed on \[(\w+)ExecutionProvider\]\. Number of nodes: (\d+)")
 _NODE = re.compile(r"ToAnEp\]\s+(\w+) \(")
 _TITLES = {"webgpu": "WebGPU", "webnn": "WebNN"}
@@ -312,13 +313,19 @@ def unpacked(told: Sequence[Mapping[str, Any]], body: bytes) -> list[Any]:
 
     try:
         return [
-            np.frombuffer(body, one["type"], math.prod(one["dims"]), one["offset"])
+            np.frombuffer(body, _dtype(one["type"]), math.prod(one["dims"]), one["offset"])
             .reshape(one["dims"])
             .copy()
             for one in told
         ]
-    except (TypeError, ValueError) as error:
-        raise UnsupportedOperationError(f"The browser's answer is malformed: {error}.") from error
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        raise UnsupportedOperationError(f"The browser's answer is malformed: {error!r}.") from error
+
+
+def _dtype(name: str) -> str:
+    if name not in _ANSWERED:
+        raise ValueError(f"unknown dtype {name!r:.40}")
+    return name
 
 
 def _milliseconds_since(started: float) -> float:
