@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
-import struct
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-# Bytes per element in a safetensors file; from the format's description.
-_ITEM_SIZES = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2,
-    "U16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-_TORCH_ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
-_MAX_HEADER = 100 * 1024 * 1024
 
 _Stamp = tuple[int, ...] | None
 
@@ -70,14 +60,12 @@ def _remembered(
 
 
 def _needed(model_name: str, revision: str, dtype: str | None, family: str | None) -> int | None:
+    from resource_pool.prediction import files
     from resource_pool.weights import folders
 
     folder = folders.as_folder(model_name) or _snapshot(model_name, revision)
-    if folder is None:
-        return None
-    try:
-        weights = sum(_bytes_in(file, dtype) for file in folders.weight_files(folder))
-    except (folders.MissingWeightsError, OSError, ValueError, KeyError):
+    weights = None if folder is None else files.header_bytes(folder, dtype)
+    if weights is None:
         return None
     known = _recorded(model_name, revision, dtype)
     if known is not None:
@@ -124,23 +112,3 @@ def _snapshot(model_name: str, revision: str) -> Path | None:
     from resource_pool.weights.hub import HuggingFaceHub
 
     return HuggingFaceHub().snapshot(model_name, revision or None)
-
-
-def _bytes_in(file: Path, dtype: str | None) -> int:
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > _MAX_HEADER:
-            raise ValueError(f"{file} has no safetensors header")
-        header = json.loads(stream.read(length))
-    tensors = (tensor for name, tensor in header.items() if name != "__metadata__")
-    return sum(_tensor_bytes(tensor, dtype) for tensor in tensors)
-
-
-def _tensor_bytes(tensor: dict[str, Any], dtype: str | None) -> int:
-    count = 1
-    for length in tensor["shape"]:
-        count *= int(length)
-    stored = tensor["dtype"]
-    floating = stored.startswith(("F", "BF"))
-    size = _TORCH_ITEM_SIZES.get(dtype or "") if floating else None
-    return count * (size or _ITEM_SIZES[stored])

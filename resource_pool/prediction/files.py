@@ -16,13 +16,21 @@ ITEM_SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 _CAST = {"F64", "F32", "F16", "BF16"}
 
 
-def header_bytes(folder: Path, dtype: str) -> int | None:
-    """Return the bytes of a folder's safetensors weights in a dtype; None where it has none."""
+def header_bytes(folder: Path, dtype: str | None) -> int | None:
+    """Return the bytes of a folder's safetensors weights, by their headers.
+
+    Args:
+        folder: the model's.
+        dtype: torch's name of what floating point weights are cast to; None: as stored.
+
+    Returns:
+        None where the folder has no such weights, or a header that says nothing of their sizes.
+    """
     try:
         files = folders.weight_files(folder)
-    except (MissingWeightsError, OSError):
+        return sum(_size(entry, dtype) for file in files for entry in _entries(file))
+    except (MissingWeightsError, OSError, ValueError, KeyError, TypeError):
         return None
-    return sum(_size(entry, dtype) for file in files for entry in _entries(file))
 
 
 def _entries(file: Path) -> Iterator[Mapping[str, Any]]:
@@ -32,8 +40,8 @@ def _entries(file: Path) -> Iterator[Mapping[str, Any]]:
     yield from (entry for name, entry in header.items() if name != "__metadata__")
 
 
-def _size(entry: Mapping[str, Any], dtype: str) -> int:
-    if entry["dtype"] in _CAST:
+def _size(entry: Mapping[str, Any], dtype: str | None) -> int:
+    if dtype is not None and entry["dtype"] in _CAST:
         return int(math.prod(entry["shape"])) * ITEM_SIZES[dtype]
     start, end = entry["data_offsets"]
     return int(end - start)

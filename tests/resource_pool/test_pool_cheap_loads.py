@@ -14,8 +14,9 @@ import pytest
 import hardware_detection
 from hardware_detection import service
 from hardware_detection.testing import fake_report
-from resource_pool import ResourcePool, _estimate, _hardware
+from resource_pool import ResourcePool, _hardware
 from resource_pool._estimate import needed_bytes
+from resource_pool.prediction import files
 from resource_pool.testing import MIB, FakeMachine
 from resource_pool.weights import evidence
 
@@ -229,8 +230,8 @@ def test_the_plan_takes_the_headroom_of_the_models_family(folder):
 
 def test_files_are_read_again_only_where_they_have_changed(folder, monkeypatch):
     read = []
-    bytes_in = _estimate._bytes_in
-    monkeypatch.setattr(_estimate, "_bytes_in", lambda *a: read.append(a) or bytes_in(*a))
+    header_bytes = files.header_bytes
+    monkeypatch.setattr(files, "header_bytes", lambda *a: read.append(a) or header_bytes(*a))
     first = needed_bytes(folder, "", "float16")
     assert needed_bytes(folder, "", "float16") == first
     assert len(read) == 1
