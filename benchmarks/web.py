@@ -1,22 +1,34 @@
 """Models in browsers and on OpenVINO beside PyTorch on the CPU, in one run.
 
-    python benchmarks/web.py [--runs 20] [--provider webgpu --provider webnn --provider openvino]
-                             [--model FAMILY=MODEL_TYPE,AUTO_CLASS ...] [--json FILE]
+    python benchmarks/web.py [--runs 10] [--seconds 220] [--webnn-browser PATH]
+                             [--provider openvino --provider webgpu --provider webnn] [--json FILE]
 
-Prints, for each provider and family, the greatest difference from PyTorch (as a share of the
-greatest value of the output), what placing took (export, launch, two comparisons), and the median
-of a forward at batch 1 beside PyTorch's in the same process; the ratio is above 1 where PyTorch is
-faster. The models are tiny twins unless RP_WEIGHTS says otherwise: for them, a browser's time is
-mostly its overhead. `first_ms` and `median_ms` of a browser are measured in its page, without the
-way there and back.
+Prints a table with a row for each provider and family:
+
+- difference: the greatest one from PyTorch, as a share of the greatest value of the output
+- place: seconds of a placement (conversion, launch, comparison at two batch sizes)
+- launch: seconds until the browser and its page were there
+- first, median: milliseconds of a forward at batch 1; of a browser, in its page, without the way
+  there and back
+- torch: milliseconds of the same forward on PyTorch's CPU, measured in turns with the other
+- ratio: how often as long as PyTorch the whole forward takes, the way there and back included;
+  above 1, PyTorch is faster
+
+OpenVINO runs models of their usual size with random weights, for the sake of the ratio. Browsers
+run tiny twins: without a GPU, a browser's adapter is the CPU, and nearly all of its time is
+overhead. What does not begin within --seconds is left out, and said to be.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import inspect
 import json
+import os
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,97 +45,137 @@ MODELS = {
     "audio": ("whisper", "AutoModelForSpeechSeq2Seq"),
     "multimodal": ("clip", "AutoModel"),
 }
-PROVIDERS = ("webgpu", "webnn", "openvino")
+PROVIDERS = ("openvino", "webgpu", "webnn")
+_COLUMNS = (
+    ("difference", "difference", "{:.1e}"),
+    ("place s", "place_s", "{:.1f}"),
+    ("launch s", "launch_seconds", "{:.1f}"),
+    ("first ms", "first_ms", "{:.0f}"),
+    ("median ms", "median_ms", "{:.1f}"),
+    ("torch ms", "torch_ms", "{:.1f}"),
+    ("ratio", "ratio_to_torch", "{:.2f}"),
+)
 
 
 def measure(model_type: str, auto_class: str, provider: str, runs: int) -> dict[str, Any]:
     """Return the figures of one model on one provider; seconds and milliseconds."""
-    model, alone = _load(model_type, auto_class), _load(model_type, auto_class)
+    import torch
+
+    tiny = provider != "openvino"
+    model = _tiny(model_type, auto_class) if tiny else _usual(model_type, auto_class)
     inputs = example_inputs(model, batch=1, seed=1)
+    if "use_cache" in inspect.signature(type(model).forward).parameters:
+        inputs["use_cache"] = False
+    with torch.inference_mode():
+        expected = model(**inputs)
     started = time.perf_counter()
     TorchDevices().place(model, provider, "float32")
-    placed = time.perf_counter() - started
+    figures: dict[str, Any] = {"place_s": time.perf_counter() - started}
+    with torch.inference_mode():
+        figures["first_ms"] = _milliseconds(model, inputs)
+        figures["difference"] = difference(expected, model(**inputs))
+        there, here = _in_turns(model, inputs, runs)
+    figures |= {"median_ms": there, "torch_ms": here, "ratio_to_torch": there / here}
+    figures["parameters"] = sum(one.numel() for one in model.parameters())
     forward: Any = forwards.placement(model)
-    if "use_cache" in forward.__signature__.parameters:
-        inputs["use_cache"] = False
-    figures = {
-        "place_s": placed,
-        "difference": difference(_run(alone, inputs), _run(model, inputs)),
-        "forward_ms": _median_ms(model, inputs, runs),
-        "torch_ms": _median_ms(alone, inputs, runs),
-    }
-    figures["ratio_to_torch"] = figures["forward_ms"] / figures["torch_ms"]
-    return figures | (forward.facts() if provider != "openvino" else {})
+    if tiny:
+        figures |= forward.facts()
+        forward.engine._session.close()
+    return figures
 
 
-def _load(model_type: str, auto_class: str) -> Any:
+def _tiny(model_type: str, auto_class: str) -> Any:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    weights = locate_weights(model_type, auto_class=auto_class, model_type=model_type)
+    weights = locate_weights(model_type, auto_class=auto_class, model_type=model_type, mode="tiny")
     return getattr(transformers, auto_class).from_pretrained(weights.path).float().eval()
 
 
-def _run(model: Any, inputs: dict[str, Any]) -> Any:
+def _usual(model_type: str, auto_class: str) -> Any:
     import torch
+    import transformers
 
-    with torch.inference_mode():
-        return model(**inputs)
-
-
-def _median_ms(model: Any, inputs: dict[str, Any], runs: int) -> float:
-    times = []
-    for _ in range(runs + 2):  # the first two warm it up
-        started = time.perf_counter()
-        _run(model, inputs)
-        times.append((time.perf_counter() - started) * 1000)
-    return statistics.median(times[2:])
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(model_type)
+    return getattr(transformers, auto_class).from_config(config).float().eval()
 
 
-def _line(family: str, provider: str, row: dict[str, Any]) -> str:
-    if "error" in row:
-        return f"{provider:<9}{family:<16} {row['error']}"
-    text = (
-        f"{provider:<9}{family:<16} difference {row['difference']:.1e}, placed in "
-        f"{row['place_s']:.1f} s, median {row['forward_ms']:.2f} ms, torch {row['torch_ms']:.2f} "
-        f"ms, ratio {row['ratio_to_torch']:.2f}"
-    )
-    if "launch_seconds" in row:
-        text += (
-            f"; in the page: launch {row['launch_seconds']:.1f} s, first {row['first_ms']:.0f} ms, "
-            f"median {row['median_ms']:.1f} ms, {row['dispatches']} dispatches, "
-            f"{row['adapter_kind']} adapter"
-        )
-    return text
+def _in_turns(model: Any, inputs: dict[str, Any], runs: int) -> tuple[float, float]:
+    """Return the medians of the placed forward and of torch's own; what else runs meets both."""
+
+    def alone(**given: Any) -> Any:
+        return type(model).forward(model, **given)
+
+    pairs = [
+        (_milliseconds(model, inputs), _milliseconds(alone, inputs)) for _ in range(runs + 2)
+    ]  # the first two warm them up
+    there, here = zip(*pairs[2:], strict=True)
+    return statistics.median(there), statistics.median(here)
+
+
+def _milliseconds(function: Any, inputs: dict[str, Any]) -> float:
+    started = time.perf_counter()
+    function(**inputs)
+    return (time.perf_counter() - started) * 1000
+
+
+def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield f"{'provider':<9}{'family':<16}" + "".join(f"{name:>11}" for name, _, _ in _COLUMNS)
+    for row in rows:
+        begin = f"{row['provider']:<9}{row['family']:<16}"
+        if "error" in row:
+            yield begin + f"  {row['error']}"
+            continue
+        cells = [
+            form.format(row[key]) if row.get(key) is not None else "-" for _, key, form in _COLUMNS
+        ]
+        size = f"{row['parameters'] / 1e6:.1f} M parameters"
+        by = f", {row['adapter_kind']} adapter" if "adapter_kind" in row else ""
+        yield begin + "".join(f"{cell:>11}" for cell in cells) + f"  {size}{by}"
+
+
+@contextlib.contextmanager
+def _browser(provider: str, webnn_browser: str | None) -> Iterator[None]:
+    """Let WebNN have a browser of its own: most that are installed on Linux have none."""
+    before = os.environ.get("RP_BROWSER")
+    if provider == "webnn" and webnn_browser:
+        os.environ["RP_BROWSER"] = webnn_browser
+    try:
+        yield
+    finally:
+        os.environ.pop("RP_BROWSER", None)
+        if before is not None:
+            os.environ["RP_BROWSER"] = before
 
 
 def main() -> None:
-    """Measure every family on every provider and print a line for each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=20)
+    """Measure every family on every provider and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=220.0)
     parser.add_argument("--provider", action="append", choices=PROVIDERS)
-    parser.add_argument("--model", action="append", metavar="FAMILY=MODEL_TYPE,AUTO_CLASS")
+    parser.add_argument("--webnn-browser", help="an executable that has WebNN")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    models = dict(_parsed(text) for text in options.model or ()) or MODELS
+    began = time.monotonic()
     rows = []
     for provider in options.provider or PROVIDERS:
-        for family, (model_type, auto_class) in models.items():
+        for family, (model_type, auto_class) in MODELS.items():
             row: dict[str, Any] = {"provider": provider, "family": family, "model": model_type}
-            try:
-                row |= measure(model_type, auto_class, provider, options.runs)
-            except PoolError as error:
-                row["error"] = str(error)
-            print(_line(family, provider, row), flush=True)
+            if time.monotonic() - began > options.seconds:
+                row["error"] = f"left out: {options.seconds:.0f} s were over"
+            else:
+                try:
+                    with _browser(provider, options.webnn_browser):
+                        row |= measure(model_type, auto_class, provider, options.runs)
+                except PoolError as error:
+                    row["error"] = str(error)
             rows.append(row)
+    print("\n".join(_table(rows)))
+    print(f"in {time.monotonic() - began:.0f} s")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
-
-
-def _parsed(text: str) -> tuple[str, tuple[str, str]]:
-    family, _, rest = text.partition("=")
-    model_type, _, auto_class = rest.partition(",")
-    return family, (model_type, auto_class or "AutoModel")
 
 
 if __name__ == "__main__":

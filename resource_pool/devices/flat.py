@@ -111,3 +111,20 @@ def difference(expected: Any, got: Any) -> float:
             found = float((ours.double() - theirs.double()).abs().max()) / scale
             worst = found if not found <= worst else worst  # NaN is the worst
     return worst
+
+
+def without_masked(output: Any, mask: Any) -> Any:
+    """Return an output with zeros where a mask of (rows, tokens) leaves positions out."""
+    import torch
+    from torch.utils import _pytree
+
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
+        return output
+    left_out = mask == 0
+
+    def zeroed(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or leaf.shape[:2] != mask.shape:
+            return leaf
+        return leaf.masked_fill(left_out.reshape(*mask.shape, *[1] * (leaf.dim() - 2)), 0)
+
+    return _pytree.tree_map(zeroed, output)

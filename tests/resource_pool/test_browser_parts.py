@@ -468,6 +468,29 @@ def test_smaller_files_keep_their_inputs_and_what_they_compute(torch, tmp_path, 
     assert kinds[0] == kinds[1]
 
 
+def test_real_weights_in_int8_keep_the_similarities(torch, minilm):
+    expected = minilm.similarities(minilm.load())
+    model = minilm.load()
+    browser.place(model, "webgpu:simulation", "int8")
+    found = minilm.similarities(model)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-2)
+    measured = forwards.placement(model).measured()
+    assert measured["download_bytes"] < 0.3 * measured["float32_download_bytes"]
+    assert forwards.placement(model).dtype == "int8"
+
+
+def test_only_positions_that_the_mask_leaves_out_are_not_compared(torch):
+    from resource_pool.devices.flat import without_masked
+
+    mask = torch.tensor([[1, 1, 0], [0, 1, 1]])
+    output = {"states": torch.ones(2, 3, 4), "pooled": torch.ones(2, 4), "scores": torch.ones(2, 3)}
+    left = without_masked(output, mask)
+    assert torch.equal(left["states"][..., 0], mask.float())
+    assert torch.equal(left["scores"], mask.float())
+    assert torch.equal(left["pooled"], output["pooled"])
+    assert without_masked(output, None) is output
+
+
 @given(
     st.integers(1, 5), st.integers(1, 5), st.sampled_from([0, -1]),
     st.lists(st.floats(-1e3, 1e3, width=32), min_size=25, max_size=25),
