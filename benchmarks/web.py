@@ -14,8 +14,8 @@ Prints a table with a row for each provider and family:
 - ratio: how often as long as PyTorch the whole forward takes, the way there and back included;
   above 1, PyTorch is faster
 
-OpenVINO runs models of their usual size with random weights, for the sake of the ratio. Browsers
-run tiny twins: without a GPU, a browser's adapter is the CPU, and nearly all of its time is
+OpenVINO runs models of the usual width with four layers and random weights, for the sake of the
+ratio. Browsers run tiny twins: without a GPU, a browser's adapter is the CPU, and nearly all of its time is
 overhead. What does not begin within --seconds is left out, and said to be.
 """
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
+import itertools
 import json
 import os
 import statistics
@@ -45,6 +46,7 @@ MODELS = {
     "audio": ("whisper", "AutoModelForSpeechSeq2Seq"),
     "multimodal": ("clip", "AutoModel"),
 }
+_LAYERS = ("num_hidden_layers", "n_layer", "encoder_layers", "decoder_layers")
 PROVIDERS = ("openvino", "webgpu", "webnn")
 _COLUMNS = (
     ("difference", "difference", "{:.1e}"),
@@ -62,7 +64,7 @@ def measure(model_type: str, auto_class: str, provider: str, runs: int) -> dict[
     import torch
 
     tiny = provider != "openvino"
-    model = _tiny(model_type, auto_class) if tiny else _usual(model_type, auto_class)
+    model = _tiny(model_type, auto_class) if tiny else _wide(model_type, auto_class)
     inputs = example_inputs(model, batch=1, seed=1)
     if "use_cache" in inspect.signature(type(model).forward).parameters:
         inputs["use_cache"] = False
@@ -92,12 +94,16 @@ def _tiny(model_type: str, auto_class: str) -> Any:
     return getattr(transformers, auto_class).from_pretrained(weights.path).float().eval()
 
 
-def _usual(model_type: str, auto_class: str) -> Any:
+def _wide(model_type: str, auto_class: str) -> Any:
     import torch
     import transformers
 
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(model_type)
+    parts = [getattr(config, name) for name in config.sub_configs]
+    for part, name in itertools.product((config, *parts), _LAYERS):
+        if name in part.to_dict():
+            setattr(part, name, 4)
     return getattr(transformers, auto_class).from_config(config).float().eval()
 
 

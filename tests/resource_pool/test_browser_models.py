@@ -114,9 +114,13 @@ def test_a_gpt2_and_a_whisper_encoder_compute_on_webgpu(webgpu):
     forwards.placement(encoder).engine._session.close()
 
 
-def test_lost_gpus_and_killed_browsers_are_errors_and_not_hangs(webgpu):
+def test_in_int8_too_lost_gpus_and_killed_browsers_are_errors_and_not_hangs(webgpu):
     model = load("bert")
-    browser.place(model, "webgpu")
+    browser.place(model, "webgpu", "int8")
+    placed = forwards.placement(model)
+    assert (placed.dtype, placed.tolerance) == ("int8", 0.1)  # and did not fall back
+    assert 1e-3 < placed.difference < placed.tolerance
+    assert placed.facts()["dispatches"] > 10
     inputs = example_inputs(model, batch=1)
     (gpu,) = (
         process
@@ -198,3 +202,10 @@ def test_webnn_computes_models_and_generates_as_torch_does(
     )
     assert facts["dispatches"] == 1
     forwards.placement(model).engine._session.close()
+    model = load("bert")
+    with use_report(browser_report("webnn", webnn_browser)):
+        browser.place(model, "webnn", "float16")
+    placed = forwards.placement(model)
+    assert placed.dtype == "float16"  # and did not fall back
+    assert 1e-6 < placed.difference < placed.tolerance
+    placed.engine._session.close()
