@@ -15,8 +15,8 @@ Prints a table with a row for each provider and family:
   above 1, PyTorch is faster
 
 OpenVINO runs models of the usual width with four layers and random weights, for the sake of the
-ratio. Browsers run tiny twins: without a GPU, a browser's adapter is the CPU, and nearly all of its time is
-overhead. What does not begin within --seconds is left out, and said to be.
+ratio. Browsers run tiny twins: without a GPU, a browser's adapter is the CPU, and nearly all of its
+time is overhead. What does not begin within --seconds is left out, and said to be.
 """
 
 from __future__ import annotations
