@@ -166,8 +166,10 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     rows = []
-    for provider in options.provider or PROVIDERS:
-        for family, (model_type, auto_class) in MODELS.items():
+    providers = options.provider or PROVIDERS
+    # Family by family, so that what is left out is not a whole provider.
+    for family, (model_type, auto_class) in MODELS.items():
+        for provider in providers:
             row: dict[str, Any] = {"provider": provider, "family": family, "model": model_type}
             if time.monotonic() - began > options.seconds:
                 row["error"] = f"left out: {options.seconds:.0f} s were over"
@@ -178,6 +180,7 @@ def main() -> None:
                 except PoolError as error:
                     row["error"] = str(error)
             rows.append(row)
+    rows.sort(key=lambda row: providers.index(row["provider"]))
     print("\n".join(_table(rows)))
     print(f"in {time.monotonic() - began:.0f} s")
     if options.json:
