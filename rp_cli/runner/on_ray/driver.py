@@ -27,6 +27,8 @@ from rp_cli.runner.on_ray import host
 _TICK_SECONDS = 0.05
 # How often is looked which nodes there are.
 _NODES_SECONDS = 2.0
+# At the end, so long is waited for hosts that end what they run.
+_GENTLE_SECONDS = 5.0
 # The smallest that Ray takes; what is sent are texts of some KiB.
 _STORE_BYTES = 80 << 20
 # A socket's path has 107 characters, of which Ray takes about 70.
@@ -129,10 +131,22 @@ class Driver:
                     react[message["do"]](message)
                 self._listen()
         finally:
+            self._end_gently()
             for stream in list(self._streams):
                 self._end(stream)
             for name in list(self._actors):
                 self._kill(name)
+
+    def _end_gently(self) -> None:
+        """Let the hosts end what runs, and take their folders away, as far as they answer."""
+        for stream in self._streams:
+            self._ray.cancel(stream)
+        deadline = time.monotonic() + _GENTLE_SECONDS
+        while self._streams and (left := deadline - time.monotonic()) > 0:
+            ready, _ = self._ray.wait(list(self._streams), num_returns=1, timeout=left)
+            for stream in ready:
+                if self._next(stream)["event"] != "started":
+                    del self._streams[stream]
 
     def _asked(self) -> Iterator[Message | None]:
         """Yield what was asked for; where nothing runs, wait for it a moment."""

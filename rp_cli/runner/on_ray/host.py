@@ -82,7 +82,12 @@ class Host:
             fleet.start_zygote()
             fleet.prepare(wanted["imports"])
         watcher = _Keeper()
-        Dispatcher(_settings(wanted, folder), fleet, lambda: False, watcher).run([task])
+        try:
+            Dispatcher(_settings(wanted, folder), fleet, _is_cancelled, watcher).run([task])
+        except BaseException:  # Ray ends a task with a KeyboardInterrupt
+            self._fleet = None
+            fleet.end()
+            raise
         notes, self._told = fleet.notes[self._told :], len(fleet.notes)
         loaded, self._loaded = fleet.loaded - self._loaded, fleet.loaded
         return {
@@ -125,6 +130,12 @@ def _settings(wanted: Mapping[str, Any], folder: Path) -> Settings:
         later_branches=[tuple(branch) for branch in wanted["later_branches"]],
         later_names=wanted["later_names"],
     )
+
+
+def _is_cancelled() -> bool:
+    import ray
+
+    return bool(ray.get_runtime_context().is_canceled())
 
 
 def _node() -> str:

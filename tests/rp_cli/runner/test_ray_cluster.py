@@ -6,7 +6,6 @@ test_ray_decisions.py.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -14,6 +13,8 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,14 @@ cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
+def short() -> Iterator[Path]:
+    """A folder with a short name: a socket's path has at most 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="rp_", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory, short) -> dict[str, str]:
     """A place of its own for all that Ray and rp keep, and a token for the cluster."""
     home = tmp_path_factory.mktemp("home")
     return {
@@ -57,6 +65,8 @@ def environment(tmp_path_factory) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "ab" * 32,
+        "RAY_TMPDIR": str(short / "ray"),
+        "TMPDIR": str(short),
     }
 
 
@@ -93,15 +103,15 @@ def start(rp_command, environment, tmp_path):
     """Start ``rp run --engine ray`` on files given as name -> source."""
     running = []
 
-    def call(sources: dict[str, str], *options: object) -> subprocess.Popen[str]:
+    def call(
+        sources: dict[str, str], *options: object, env: dict[str, str] = environment
+    ) -> subprocess.Popen[str]:
         for name, source in sources.items():
             (tmp_path / f"test_{name}.py").write_text(source)
         files = [tmp_path / f"test_{name}.py" for name in sources]
         command = rp_command("run", *files, "--engine", "ray", "--json", *options)
         pipe = subprocess.PIPE
-        running.append(
-            subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
-        )
+        running.append(subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True))
         return running[-1]
 
     yield call
@@ -220,8 +230,10 @@ def test_a_lost_node_costs_a_retry(cluster, start, tmp_path):
 
 
 def test_ctrl_c_ends_the_files_and_leaves_the_cluster(cluster, start, tmp_path):
+    cwd = tmp_path / "cwd"
+    hangs = [f"open({str(cwd)!r}, 'w').write(os.getcwd())", *begins_once(tmp_path / "begun")]
     process = start(
-        {"good": doing("pass"), "hangs": doing(*begins_once(tmp_path / "begun"))},
+        {"good": doing("pass"), "hangs": doing(*hangs)},
         "--address", cluster.address, "-j", 1,
     )  # fmt: skip
     pid = begun(process, tmp_path / "begun")
@@ -231,13 +243,18 @@ def test_ctrl_c_ends_the_files_and_leaves_the_cluster(cluster, start, tmp_path):
     assert record["interrupted"]
     assert list(by_name(record)) == ["good"]
     assert [Path(path).stem for path in record["not_run"]] == ["test_hangs"]
-    with contextlib.suppress(psutil.NoSuchProcess):  # Ray kills its workers when we are gone
-        psutil.Process(pid).wait(60)
+    assert not psutil.pid_exists(pid)
+    scratch = Path(cwd.read_text())
+    assert scratch.name.startswith("rp_run_")
+    assert not scratch.exists()
     code, record, err = ended(start({"good": doing("pass")}, "--address", cluster.address))
     assert (code, record["files"][0]["status"]) == (0, "passed"), err
 
 
-def test_a_cluster_of_its_own_ends_with_the_run(start, environment, tmp_path):
+def test_a_cluster_of_its_own_ends_with_the_run(start, environment, short, tmp_path):
+    own = short / "own"
+    own.mkdir()
+    alone = {name: value for name, value in environment.items() if not name.startswith("RAY_")}
     pids = tmp_path / "pids"
     endless = doing(
         f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{os.getppid()}}')",
@@ -253,7 +270,7 @@ def test_a_cluster_of_its_own_ends_with_the_run(start, environment, tmp_path):
         "self.assertEqual({c.laddr.ip.rpartition(':')[2] for c in rays}, {'127.0.0.1'})",
     )
     sources = {"endless": endless, "fails": fails, "loopback": loopback}
-    code, record, err = ended(start(sources, "--timeout", 10))
+    code, record, err = ended(start(sources, "--timeout", 10, env={**alone, "TMPDIR": str(own)}))
     found = by_name(record)
     assert code == 1
     assert found["endless"]["status"] == "timeout", err
@@ -264,6 +281,7 @@ def test_a_cluster_of_its_own_ends_with_the_run(start, environment, tmp_path):
     assert f"AssertionError: {tmp_path}/test_fails.py" in found["fails"]["tests"][0]["detail"]
     assert "said" in found["fails"]["output"]
     assert not any(psutil.pid_exists(int(pid)) for pid in pids.read_text().split())
+    assert list(own.iterdir()) == []
     assert not [p for p in psutil.process_iter(["name", "username"]) if _is_rays(p, environment)]
 
 
