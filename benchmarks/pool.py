@@ -97,7 +97,9 @@ def in_ray_serve() -> Serve | None:
     threads, and the call from another process that a user of Serve pays too is left out. None
     where `ray[serve]` is not installed.
     """
-    if not importlib.util.find_spec("ray"):
+    try:
+        from ray import serve  # noqa: F401 - it needs more than Ray itself
+    except ImportError:
         return None
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         # Nothing of the user's is read or written, nothing is reported, nobody else can connect.
@@ -335,7 +337,7 @@ def report_hits(serve: Serve | None) -> dict[str, list[float]]:
         ratios = [mine / theirs for mine, theirs in zip(found["rp pool"], peer, strict=True)]
         print(f"rp pool / cachetools: {ratios[0]:.2f} and {ratios[1]:.2f} (goal: 1.00)")
     if not serve:
-        print("Ray Serve: not measured (pip install 'ray[serve]')")
+        print("Ray Serve: not measured: ray[serve] is not installed")
     return found
 
 
