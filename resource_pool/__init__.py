@@ -35,7 +35,8 @@ from resource_pool.errors import (
 
 if TYPE_CHECKING:
     from resource_pool._events import Event
-    from resource_pool._planner import Decision, explain
+    from resource_pool._planner import explain
+    from resource_pool._plans import Decision
     from resource_pool._pool import ResourcePool, get_global_resource_pool
     from resource_pool._preferences import DeviceName, parse_device, preferences_from_environment
     from resource_pool.prediction import predict
@@ -73,7 +74,7 @@ __all__ = [
 # name -> the module that has it, imported when the name is asked for: a program that only might
 # use the pool pays nothing for it.
 _LAZY = {
-    "Decision": "_planner",
+    "Decision": "_plans",
     "DeviceName": "_preferences",
     "Event": "_events",
     "ResourcePool": "_pool",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from resource_pool._entries import Entry, Removed
 from resource_pool._events import Event, EventLog
 from resource_pool._eviction import Candidate, score
 from resource_pool._mode import Mode
-from resource_pool._planner import readable
+from resource_pool._plans import readable
 from resource_pool._store import Store
 from resource_pool.devices import Devices, memory_of, released
 
@@ -126,3 +126,8 @@ class Evictor:
 
 def _size(facts: dict[str, Any]) -> int:
     return int(facts.get("memory_usage", 0))
+
+
+def among(keys: Collection[str]) -> Callable[[Entry], bool]:
+    """Return what picks the entries under these keys."""
+    return lambda entry: entry.key in keys

@@ -6,29 +6,24 @@ import contextlib
 import logging
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from resource_pool._entries import Entry
 from resource_pool._events import Event, EventLog
-from resource_pool._evicting import Evictor
-from resource_pool._eviction import choose
-from resource_pool._hardware import CPU
+from resource_pool._evicting import Evictor, among
+from resource_pool._experience import Estimate, Experience
 from resource_pool._identity import Identity
+from resource_pool._ladder import Ladder
 from resource_pool._mode import Mode
 from resource_pool._observer import Observer
 from resource_pool._placer import Loaded, Placer
-from resource_pool._planner import (
-    Decision,
-    Request,
-    Snapshot,
-    decide,
-    memory_place,
-    on_cpu,
-    readable,
-)
-from resource_pool._store import Joined, Store, checked
+from resource_pool._planner import decide
+from resource_pool._plans import Decision, Request, Snapshot, memory_place, readable
+from resource_pool._routes import Routes
+from resource_pool._store import Store
+from resource_pool._waiting import Joined, checked
 from resource_pool.devices import Devices, released
 from resource_pool.errors import (
     DeviceUnavailableError,
@@ -42,17 +37,6 @@ from resource_pool.errors import (
 logger = logging.getLogger("resource_pool")
 
 Constructor = Callable[[], Any]
-# (model name, revision, torch's name of the dtype or None, family) -> bytes in use, or None where
-# that is unknown.
-Estimate = Callable[[str, str, str | None, str], int | None]
-
-
-@dataclass(frozen=True)
-class _Route:
-    """Where a request led. The same request leads there again while the model is cached."""
-
-    key: str
-    explicit: bool  # whether the caller named devices
 
 
 class Loader:
@@ -60,7 +44,7 @@ class Loader:
 
     ``_planning`` is held while one load is planned and what must go for it is going, so that two
     loads do not count on the same room. It is not held while a model loads, and no hit takes it.
-    The store's lock guards the dictionaries of what earlier loads showed.
+    The store's lock guards routes and experience.
     """
 
     def __init__(
@@ -76,14 +60,13 @@ class Loader:
         self.observer = Observer(store, devices, hardware, mode)
         self.evictor = Evictor(store, devices, log, mode)
         self._store, self._devices, self._log = store, devices, log
-        self._hardware, self._estimate = hardware, estimate
+        self._hardware = hardware
         self._deadline = load_deadline
         self._planning = threading.Lock()
+        self._ladder = Ladder(store, self.observer, self.evictor, hardware)
         self._placer = Placer(devices, self.observer)
-        self._routes: dict[tuple[Any, ...], _Route] = {}
-        self._measured: dict[tuple[Identity, str | None], int] = {}
-        self._native: dict[Identity, str] = {}  # the dtype that the constructor gives
-        self._quantized: set[Identity] = set()
+        self._routes = Routes()
+        self._experience = Experience(estimate)
 
     # -- the way in ----------------------------------------------------------------------
 
@@ -143,13 +126,13 @@ class Loader:
 
     def plan(self, identity: Identity, request: Request) -> Decision:
         """Return what would be decided now, without doing it."""
-        return decide(self._with_estimate(identity, request), self._snapshot(identity))
+        return decide(self._experience.with_needs(identity, request), self._snapshot(identity))
 
     def _snapshot(self, identity: Identity) -> Snapshot:
         snapshot = self.observer.snapshot(identity)
         with self._store.lock:
             mine = [e.facts for e in self._store.entries() if e.facts.get("identity") == identity]
-            native = self._native.get(identity)
+            native = self._experience.native_dtype(identity)
         there = {(f["device"], f["key_dtype"]) for f in mine}
         own = {(device, None) for device, dtype in there if dtype == native}
         return replace(snapshot, cached=frozenset(there | own))
@@ -157,13 +140,12 @@ class Loader:
     def reroute(self, old: str, new: str) -> None:
         """Let requests that named no device follow a model that has moved."""
         with self._store.lock:
-            self._repoint(old, new, lambda route: not route.explicit)
+            self._routes.repoint(old, new, explicit=False)
 
     def forget_routes(self) -> None:
         """Drop the routes to models that are gone, and failures that are over."""
         with self._store.lock:
-            live = {entry.key for entry in self._store.entries()}
-            self._routes = {s: r for s, r in self._routes.items() if r.key in live}
+            self._routes.keep({entry.key for entry in self._store.entries()})
         self.observer.forget_failures()
 
     def after_fork(self) -> None:
@@ -196,15 +178,11 @@ class Loader:
         if decision.evict:
             return None
         with self._store.lock:
-            key = self._key(identity, decision)
+            key = self._experience.key(identity, decision)
             joined = self._store.join(key, lessee=lessee)
             if joined is not None:
-                self._route(signature, key, request)
+                self._routes.lead(signature, key, request)
             return joined
-
-    def _route(self, signature: tuple[Any, ...], key: str, request: Request) -> None:
-        explicit = bool(request.preferences.device or request.preferences.priority_list)
-        self._routes[signature] = _Route(key, explicit)
 
     def _wait(self, joined: Joined, lessee: int | None = None) -> Any:
         with self._leased(joined.entry, lessee):
@@ -236,7 +214,7 @@ class Loader:
         The new entry goes into ``mine``; with None, nothing is reserved. It ends, because each
         round evicts models that no later round can count on.
         """
-        request = self._with_estimate(identity, request)
+        request = self._experience.with_needs(identity, request)
         while True:
             try:
                 decision = decide(request, self._snapshot(identity))
@@ -244,19 +222,19 @@ class Loader:
                 if mine is not None:
                     raise
                 return None  # nothing is to be loaded, and it is not here
-            key = self._key(identity, decision)
+            key = self._experience.key(identity, decision)
             with self._store.lock:
                 joined = self._store.join(key, lessee=lessee)
                 if joined is None and mine is None:
                     self._store.misses += 1
                     return None
                 if joined is not None or not decision.evict:
-                    self._route(signature, key, request)
+                    self._routes.lead(signature, key, request)
                     if joined is None and mine is not None:
                         self._reserve(key, decision, mine, lessee=lessee)
                     return joined or decision
             why = f"room for {key}, which needs {readable(decision.needed or 0)}"
-            self.evictor.evict(_among(decision.evict), why)
+            self.evictor.evict(among(decision.evict), why)
 
     def _reserve(
         self, key: str, decision: Decision, mine: list[Entry], *, lessee: int | None
@@ -273,21 +251,6 @@ class Loader:
             sizes = {name: int(size * share) for name, size in decision.spread.items()}
         entry.charges = self._store.ledger.charge(entry.key, sizes, "reserved")
 
-    def _with_estimate(self, identity: Identity, request: Request) -> Request:
-        if request.needed is not None:
-            return request
-
-        def needed(dtype: str | None) -> int | None:
-            known = self._measured.get((identity, dtype), 0)
-            # Of a quantized model the files' headers and the records know too little.
-            if known and identity in self._quantized:
-                return known
-            # What was measured is the model at rest; what is estimated has its forward as well.
-            estimated = self._estimate(identity.name, identity.revision, dtype, identity.family)
-            return max(known, estimated or 0) or None
-
-        return replace(request, needed=needed)
-
     # -- loading -------------------------------------------------------------------------
 
     def _load(
@@ -299,23 +262,23 @@ class Loader:
         constructor: Constructor,
     ) -> tuple[Entry, Any]:
         """Load with all the means against a lack of memory, one after the other."""
-        means = self._means(identity, request, decision)
+        means = self._ladder.means(identity, request, decision)
         tried, broken = "", set[str]()
         while True:
             loaded = self._attempt(entry, decision, identity, constructor)
             if isinstance(loaded, Loaded):
                 break
             # Here the except block is left, and with it the traceback that pins tensors.
-            released(self._devices, [*map(memory_place, _names(decision))])
+            released(self._devices, [*map(memory_place, decision.devices)])
             if self._devices.is_out_of_memory(loaded):
                 tried, decision = self._next_means(entry, means, loaded)
             else:
-                if not broken.isdisjoint(_names(decision)):
+                if not broken.isdisjoint(decision.devices):
                     raise loaded  # it was passed over for a while, and has failed again
-                broken.update(_names(decision))
+                broken.update(decision.devices)
                 self._report(entry, decision, identity, loaded)
                 decision = self._elsewhere(identity, request, loaded)
-                means = self._means(identity, request, decision)
+                means = self._ladder.means(identity, request, decision)
             joined = self._redirect(entry, identity, decision)
             if joined is not None:
                 return self._follow(entry, joined)
@@ -346,7 +309,7 @@ class Loader:
         logger.warning("%s: %s: %s", identity.label, type(error).__name__, error)
         decision = self.plan(identity, request)
         if decision.evict:
-            self.evictor.evict(_among(decision.evict), f"room for {identity.label}")
+            self.evictor.evict(among(decision.evict), f"room for {identity.label}")
         return decision
 
     def _in_full_precision(
@@ -378,22 +341,13 @@ class Loader:
     def _redirect(self, entry: Entry, identity: Identity, decision: Decision) -> Joined | None:
         """Let a load go on under another decision; join what is cached under its key already."""
         with self._store.lock:
-            key = self._key(identity, decision)
-            self._repoint(entry.key, key)
+            key = self._experience.key(identity, decision)
+            self._routes.repoint(entry.key, key)
             joined = self._store.rekey(entry, key)
             if joined is None:
                 self._store.ledger.settle(entry.charges)
                 self._charge(entry, decision)
             return joined
-
-    def _repoint(self, old: str, new: str, only: Callable[[_Route], bool] = lambda _: True) -> None:
-        for signature, route in self._routes.items():
-            if route.key == old and only(route):
-                self._routes[signature] = replace(route, key=new)
-
-    def _key(self, identity: Identity, decision: Decision) -> str:
-        """Return the key, in which a model's own dtype has its name once it is known."""
-        return identity.key(decision.device, decision.dtype or self._native.get(identity))
 
     def _learn(
         self, entry: Entry, identity: Identity, decision: Decision, facts: Mapping[str, Any]
@@ -404,18 +358,10 @@ class Loader:
             The instance in that very dtype which is cached already, joined, if there is one.
         """
         with self._store.lock:
-            # Of a module that computes elsewhere, what it takes there is planned for apart.
-            measured = facts.get("module_bytes", facts["memory_usage"])
-            self._measured[identity, decision.dtype] = measured
-            if facts.get("quantization"):
-                self._quantized.add(identity)
-            if decision.dtype is not None or not facts["sizes"]:
+            if not self._experience.learn(identity, decision, facts):
                 return None
-            self._native[identity] = "/".join(
-                filter(None, (facts["dtype"], facts.get("quantization")))
-            )
-            key = self._key(identity, decision)
-            self._repoint(entry.key, key)
+            key = self._experience.key(identity, decision)
+            self._routes.repoint(entry.key, key)
             return self._store.rekey(entry, key)
 
     def _follow(
@@ -451,63 +397,10 @@ class Loader:
         except SharedObjectError:
             raise
         except Exception as error:
-            device_failed = self.observer.has_failed(identity, _names(decision))
+            device_failed = self.observer.has_failed(identity, decision.devices)
             if not device_failed and not self._devices.is_out_of_memory(error):
                 raise
             told = "".join(traceback.format_exception(error))
             error.__context__ = None
             error.__cause__ = OriginalTracebackError(told)
             return error.with_traceback(None)
-
-    # -- when memory is short ------------------------------------------------------------
-
-    def _means(
-        self, identity: Identity, request: Request, first: Decision
-    ) -> Iterator[tuple[str, Decision]]:
-        """Yield what to try next, each at most once: (what was done, the decision to load by).
-
-        Least harm first: the idle models that are enough, all idle models, a smaller dtype,
-        another GPU, the CPU.
-        """
-        yield from self._by_evicting(first)
-        smaller = self._smaller_dtype(request, first)
-        if smaller is not None:
-            yield f"loading it in {smaller}", replace(first, dtype=smaller)
-        if request.preferences.force_device:
-            return
-        snapshot = self.observer.snapshot(identity)
-        passed_over = {CPU, *_names(first), *snapshot.failed}
-        for name in sorted(snapshot.free, key=lambda n: -snapshot.free[n]):
-            if name not in passed_over and name.startswith(first.device.split(":")[0]):
-                yield f"trying {name}", replace(first, device=name, evict=(), spread=None)
-        if first.device != CPU:
-            yield "trying the CPU", on_cpu(request, snapshot)
-
-    def _by_evicting(self, decision: Decision) -> Iterator[tuple[str, Decision]]:
-        for name in map(memory_place, _names(decision)):
-            with self._store.lock:
-                there = self.observer.candidates(name)
-            idle = [candidate for candidate in there if candidate.size and not candidate.is_held()]
-            enough = choose(idle, decision.needed or 1)
-            for some, told in ((enough, "what frees enough"), (idle, "everything idle")):
-                keys = {key for candidate in some or () for key in candidate.keys}
-                why = "memory ran out"
-                if keys and self.evictor.evict(_among(keys), why):
-                    yield f"evicted {told} on {name}", decision
-
-    def _smaller_dtype(self, request: Request, decision: Decision) -> str | None:
-        """Return the half type that the device proved, unless the caller chose a precision."""
-        if request.preferences.precision or decision.backend == CPU:
-            return None
-        devices = self._hardware().get("details", {}).get(decision.backend, {}).get("devices", ())
-        proved = {dtype for device in devices for dtype in device.get("dtypes", ())}
-        names = {"bf16": "bfloat16", "fp16": "float16"}
-        return next((names[short] for short in names if short in proved), None)
-
-
-def _among(keys: Collection[str]) -> Callable[[Entry], bool]:
-    return lambda entry: entry.key in keys
-
-
-def _names(decision: Decision) -> tuple[str, ...]:
-    return tuple(decision.spread or (decision.device,))

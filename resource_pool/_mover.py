@@ -12,7 +12,7 @@ from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
 from resource_pool._loader import Loader
 from resource_pool._observer import LOW_MEMORY_GPU_SHARE
-from resource_pool._planner import Request, is_on, memory_place
+from resource_pool._plans import Request, is_on, memory_place
 from resource_pool._preferences import parse_preferences
 from resource_pool._store import Store
 from resource_pool.devices import Devices, memory_of, released

@@ -13,7 +13,7 @@ from resource_pool._eviction import Candidate
 from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
 from resource_pool._mode import Mode
-from resource_pool._planner import Snapshot, readable, torch_devices
+from resource_pool._plans import Snapshot, readable, torch_devices
 from resource_pool._store import Store
 from resource_pool.devices import Devices, Memory
 

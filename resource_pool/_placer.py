@@ -11,7 +11,7 @@ from resource_pool._identity import Identity
 from resource_pool._observer import Observer
 from resource_pool._origin import Origin
 from resource_pool._parts import Owner, Placed
-from resource_pool._planner import Decision
+from resource_pool._plans import Decision
 from resource_pool.devices import Devices
 from resource_pool.errors import SharedObjectError
 
@@ -55,7 +55,7 @@ class Placer:
             else:
                 left = self._devices.place(value, decision.device, decision.dtype, seen)
         except Exception as error:
-            for device in decision.spread or (decision.device,):
+            for device in decision.devices:
                 self._observer.remember_failure(identity, device, error)
             raise
         if left:

@@ -7,30 +7,32 @@ includes what idle models would free.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from resource_pool._eviction import MIB, Candidate, choose
-from resource_pool._hardware import CPU, CUDA, MPS, OPENVINO, ROCM, WEBGPU, WEBNN, XPU
+from resource_pool._eviction import MIB, choose
+from resource_pool._hardware import CPU, CUDA, MPS, OPENVINO, ROCM, WEBGPU, WEBNN
+from resource_pool._plans import (
+    BROWSERS,
+    DEVICE_TYPES,
+    ENGINES,
+    Decision,
+    Request,
+    Snapshot,
+    memory_place,
+    readable,
+    torch_devices,
+    torch_name,
+)
 from resource_pool._preferences import (
     PRECISIONS,
     DeviceName,
     Preferences,
     parse_preferences,
 )
-from resource_pool.devices import Memory
 from resource_pool.errors import DeviceUnavailableError, InsufficientMemoryError
 
-# The backends that the pool can put a torch module on, with what their devices' names begin with;
-# torch's name of the device type, where torch has one.
-DEVICE_TYPES = {
-    CPU: "cpu", CUDA: "cuda", ROCM: "cuda", XPU: "xpu", MPS: "mps", OPENVINO: "openvino",
-    WEBGPU: "webgpu", WEBNN: "webnn",
-}  # fmt: skip
-BROWSERS = (WEBGPU, WEBNN)
-# Those that take a module's forward, in float32 of their own, and RAM.
-_ENGINES = (OPENVINO, *BROWSERS)
 # OpenVINO keeps the compiled weights beside torch's; a browser has them in its engine's memory
 # and in buffers.
 _COPIES = {OPENVINO: 2, WEBGPU: 3, WEBNN: 3}
@@ -41,84 +43,6 @@ _NEEDS = "it needs "
 
 # The share of a GPU's free memory that a spread model's weights may take.
 SPREAD_SHARE = 0.9
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for, and what is known about the model.
-
-    Attributes:
-        family_priority: backends, best first, for a request without a device or a list.
-        barred: backend -> reason, for the backends that do not suit the family; they are
-            not chosen automatically, and tried with a warning when the caller names one.
-        browsers: the browsers' interfaces, best first for the family.
-        needed: bytes that the model will take, by torch's name of the dtype (None: its own);
-            returns None where that is not known.
-    """
-
-    label: str
-    preferences: Preferences
-    family_priority: tuple[str, ...] = (CPU,)
-    barred: Mapping[str, str] | None = None
-    browsers: tuple[str, ...] = BROWSERS
-    needed: Callable[[str | None], int | None] | None = None
-
-    def needing(self, size: int) -> Request:
-        """Return the same request with bytes that the caller knows, whatever the dtype."""
-        return replace(self, needed=lambda _: size)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The machine and the pool at one moment.
-
-    Attributes:
-        report: a detection report.
-        free: torch device -> bytes that a new model could take there now.
-        idle: torch device -> the models there that may go.
-        held: torch device -> what takes the rest, in words, for an error message.
-        failed: torch device -> why it is passed over: it, or this model on it, failed.
-        can_spread: whether accelerate is here, which spreads a model over several GPUs.
-        can_simulate: whether onnxruntime is here, which stands in for browsers.
-        crowded: torch device -> why it takes no more models but those that are forced there.
-        cached: (torch device, dtype) of the instances of this model that are here already.
-    """
-
-    report: Mapping[str, Any]
-    free: Mapping[str, int] = field(default_factory=dict)
-    idle: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
-    held: Mapping[str, str] = field(default_factory=dict)
-    failed: Mapping[str, str] = field(default_factory=dict)
-    can_spread: bool = False
-    can_simulate: bool = False
-    crowded: Mapping[str, str] = field(default_factory=dict)
-    cached: frozenset[tuple[str, str | None]] = frozenset()
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Where the model goes.
-
-    Attributes:
-        backend: rp's name of the hardware, e.g. "rocm".
-        device: torch's name, e.g. "cuda:0".
-        dtype: torch's name of the dtype to cast to, or None to keep the constructor's.
-        notes: why it is not what was asked for, one sentence each; empty when it is.
-        evict: the keys of the models that must go first.
-        needed: the bytes that it was planned with; None where they are not known.
-        spread: the devices and the bytes on each, for a model that fits no single one.
-        surprising: whether the caller named a device that it is not, which deserves a warning;
-            that the first of a list is not here is what lists are for.
-    """
-
-    backend: str
-    device: str
-    dtype: str | None
-    notes: tuple[str, ...] = ()
-    evict: tuple[str, ...] = ()
-    needed: int | None = None
-    spread: Mapping[str, int] | None = None
-    surprising: bool = False
 
 
 def decide(request: Request, snapshot: Snapshot) -> Decision:
@@ -173,20 +97,6 @@ def explain(
     """
     free = {name: memory.free for name, memory in torch_devices(report).items() if memory}
     return decide(Request(label, parse_preferences(hardware_preferences)), Snapshot(report, free))
-
-
-def torch_devices(report: Mapping[str, Any]) -> dict[str, Memory | None]:
-    """Return the torch devices of a report with the memory that it knows, the CPU always."""
-    found: dict[str, Memory | None] = {CPU: None}
-    for backend in DEVICE_TYPES:
-        if backend in (CPU, *_ENGINES) or not report["hardware"].get(backend):
-            continue
-        for device in report.get("details", {}).get(backend, {}).get("devices", ()):
-            name = _torch_name(DeviceName(backend, device["index"]))
-            total, free = device.get("memory_total_mb"), device.get("memory_free_mb")
-            known = total is not None and free is not None and device.get("dtypes")
-            found[name] = Memory(int(total * MIB), int(free * MIB)) if known else None
-    return found
 
 
 def _candidates(request: Request) -> Iterator[DeviceName]:
@@ -282,7 +192,7 @@ def _fit(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision |
 
 def _fit_one(device: DeviceName, request: Request, snapshot: Snapshot) -> Decision | str:
     """Return the decision for one device, or why the model has no room on it."""
-    name = _torch_name(device)
+    name = torch_name(device)
     dtype, note = _dtype(device, request, snapshot.report)
     needed = _needed(device, dtype, request)
     place = memory_place(name)
@@ -320,7 +230,7 @@ def _needed(device: DeviceName, dtype: str | None, request: Request) -> int | No
 
 def _spread(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision | None:
     """Return a decision over several GPUs for a model that fits no single one, or None."""
-    names = [_torch_name(DeviceName(wanted.backend, d["index"])) for d in _devices(
+    names = [torch_name(DeviceName(wanted.backend, d["index"])) for d in _devices(
         wanted.backend, snapshot.report
     )]  # fmt: skip
     # Some room for what a forward needs on each device.
@@ -353,7 +263,7 @@ def _indices(wanted: DeviceName, request: Request, snapshot: Snapshot) -> list[i
 
     def rank(device: Mapping[str, Any]) -> tuple[bool, bool, float, int]:
         index = device["index"]
-        name = _torch_name(DeviceName(wanted.backend, index))
+        name = torch_name(DeviceName(wanted.backend, index))
         free = snapshot.free.get(name, (device.get("memory_free_mb") or 0) * MIB)
         # On a tie the lowest number, as the vendors count.
         dtype, _ = _dtype(DeviceName(wanted.backend, index), request, snapshot.report)
@@ -376,7 +286,7 @@ def _dtype(
 ) -> tuple[str | None, str]:
     """Return the dtype to cast to, and a note where the asked one is not there."""
     asked = request.preferences.precision or _smaller_for_browsers(wanted, request, report)
-    own = "float32" if wanted.backend in _ENGINES else None
+    own = "float32" if wanted.backend in ENGINES else None
     if asked is None:
         return own, ""
     if wanted.backend in BROWSERS:
@@ -422,29 +332,3 @@ def _proved_dtypes(wanted: DeviceName, report: Mapping[str, Any]) -> set[str] | 
         if wanted.index in (None, device["index"]):
             return {PRECISIONS[name] for name in device["dtypes"] if name in PRECISIONS}
     return None
-
-
-def _torch_name(device: DeviceName) -> str:
-    kind = DEVICE_TYPES[device.backend]
-    if device.simulated:
-        return str(device)
-    return kind if device.index is None or kind in (CPU, MPS) else f"{kind}:{device.index}"
-
-
-def is_on(device: str, hardware: str) -> bool:
-    """Whether torch's ``device`` ("cuda:1") is what ``hardware`` names ("rocm", "cuda:1")."""
-    backend, _, index = hardware.partition(":")
-    kind = DEVICE_TYPES.get(backend, backend)
-    return device == (f"{kind}:{index}" if index else kind) or (
-        not index and device.startswith(f"{kind}:")
-    )
-
-
-def memory_place(device: str) -> str:
-    """Return the device whose memory a model takes on ``device``: RAM for other engines'."""
-    return CPU if device.partition(":")[0] in _ENGINES else device
-
-
-def readable(size: int) -> str:
-    """Return bytes as people read them: "512.0 MiB", "9.1 GiB"."""
-    return f"{size / MIB:.1f} MiB" if size < 1024 * MIB else f"{size / MIB / 1024:.1f} GiB"

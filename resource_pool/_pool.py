@@ -16,16 +16,17 @@ from resource_pool._aside import aside
 from resource_pool._entries import Entry
 from resource_pool._estimate import needed_bytes
 from resource_pool._events import Event, EventLog
+from resource_pool._experience import Estimate
 from resource_pool._families import family_facts
 from resource_pool._hardware import Hardware, detect
 from resource_pool._identity import Identity
 from resource_pool._lease import Lease
-from resource_pool._loader import Estimate, Loader
+from resource_pool._loader import Loader
 from resource_pool._maintenance import Maintenance, Monitor
 from resource_pool._mode import Mode
 from resource_pool._mover import Mover
 from resource_pool._origin import plain
-from resource_pool._planner import BROWSERS, Decision, Request, is_on, memory_place
+from resource_pool._plans import BROWSERS, Decision, Request, is_on, memory_place
 from resource_pool._preferences import Preferences, parse_preferences
 from resource_pool._store import Clock, Store, quoted
 from resource_pool._system import system_memory

@@ -3,57 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 from resource_pool._entries import Entry, Removed, State
+from resource_pool._leaving import Leaving
 from resource_pool._ledger import Ledger
+from resource_pool._waiting import Joined, Waits, checked, loading
 from resource_pool.errors import (
     LoadInterruptedError,
     LoadTimeoutError,
-    NoneResourceError,
     RecursiveLoadError,
     ResourceNotFoundError,
 )
 
 Clock = Callable[[], float]
-
-
-class Joined(NamedTuple):
-    """An entry with what it held at the moment of joining: its object, or its load's future.
-
-    The entry itself may be evicted a moment later; what was joined stays good.
-    """
-
-    entry: Entry
-    value: Any
-    future: Future[Any] | None
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Return the object, waiting for its load where that is under way.
-
-        Raises:
-            TimeoutError: the load took longer than ``timeout`` seconds.
-        """
-        if self.future is None:
-            return self.value
-        try:
-            return self.future.result(timeout)
-        except FutureTimeoutError:
-            if self.future.done():
-                return self.future.result()  # just in time, or a TimeoutError of the constructor
-            raise LoadTimeoutError(
-                f"The load of {self.entry.key} did not end within {timeout:g} s; it is given up, "
-                "and the next request starts another."
-            ) from None
 
 
 class Store:
@@ -78,14 +45,8 @@ class Store:
         self.inflation = 0.0
         self._entries: dict[str, Entry] = {}
         self.freed_bytes = 0
-        # Evicted objects by token: how many of their parts still live, and their charges. The
-        # collector appends the token of a part that has gone, which is atomic and takes no lock;
-        # the next decision counts it.
-        self._tokens = itertools.count()
-        self._leaving: dict[int, tuple[int, tuple[int, ...]]] = {}
-        self._gone: deque[int] = deque()
-        # thread -> the entry whose load it waits for, and the loads that it waits on behalf of
-        self._waiting: dict[int, tuple[Entry, frozenset[object]]] = {}
+        self._leaving = Leaving()
+        self._waits = Waits()
 
     # -- getting -------------------------------------------------------------------------
 
@@ -170,36 +131,16 @@ class Store:
         """
         if joined.future is None or joined.future.done():
             return joined.result()
-        me = threading.get_ident()
         try:
             with self.lock:
-                self._refuse_cycle(joined.entry, me, loading())
-                self._waiting[me] = joined.entry, loading()
+                self._waits.begin(joined.entry)
             return joined.result(timeout)
         except LoadTimeoutError:
             self.abandon(joined.entry)
             raise
         finally:
             with self.lock:
-                self._waiting.pop(me, None)
-
-    def _refuse_cycle(self, entry: Entry, me: int, mine: frozenset[object]) -> None:
-        """Follow who waits for whom; two loads that wait for each other would never end."""
-        waited_for, seen = [entry], {entry}
-        for one in waited_for:  # which grows
-            # A row may outlive its load by the moment in which the waiter wakes up.
-            if one.future is None or one.future.done():
-                continue
-            if one.loading_thread == me or one.created_for in mine:
-                raise RecursiveLoadError(
-                    f"The load of {entry.key} waits for a load of this thread, which would wait "
-                    "for it in turn; load one of them outside the other's constructor."
-                )
-            for thread, (other, behalf) in self._waiting.items():
-                waits = thread == one.loading_thread or one.created_for in behalf
-                if waits and other not in seen:
-                    seen.add(other)
-                    waited_for.append(other)
+                self._waits.end()
 
     def not_found(self, key: str) -> str:
         """Return the message for a key that is not here."""
@@ -367,36 +308,18 @@ class Store:
         del self._entries[entry.key]
         entry.state = State.EVICTING
         self.ledger.mark_leaving(entry.charges)
-        references = self._watch(entry.value, entry.charges)
+        references = self._leaving.watch([entry.value, *self._parts(entry.value)], entry.charges)
+        if not references:
+            self.ledger.settle(entry.charges)
         removed = Removed(entry.key, entry.facts, entry.charged, entry.charges, references)
         entry.value = entry.fingerprint = None
         return removed
 
-    def _watch(self, value: Any, charges: tuple[int, ...]) -> tuple[weakref.ref[Any], ...]:
-        """Have the charges struck out when the object and all its parts are gone."""
-        watched = [value, *self._parts(value)]
-        try:
-            references = tuple(map(weakref.ref, watched))
-        except TypeError:
-            self.ledger.settle(charges)  # an int, a tuple: nothing that takes a device's memory
-            return ()
-        token = next(self._tokens)
-        self._leaving[token] = (len(watched), charges)
-        for part in watched:
-            weakref.finalize(part, self._gone.append, token).atexit = False
-        return references
-
     def settle(self) -> None:
         """Strike out what has really gone since the last time, and count its bytes as freed."""
         with self.lock:
-            for _ in range(len(self._gone)):
-                token = self._gone.popleft()
-                left, charges = self._leaving[token]
-                if left > 1:
-                    self._leaving[token] = (left - 1, charges)
-                else:
-                    del self._leaving[token]
-                    self.freed_bytes += self.ledger.settle(charges)
+            for charges in self._leaving.gone():
+                self.freed_bytes += self.ledger.settle(charges)
 
     # -- looking -------------------------------------------------------------------------
 
@@ -417,7 +340,7 @@ class Store:
     def after_fork(self) -> None:
         """In a forked child: new locks, and no loads that no thread here goes on with."""
         self.lock = threading.RLock()
-        self._waiting.clear()
+        self._waits = Waits()
         for entry in list(self._entries.values()):
             if entry.state is State.LOADING:
                 del self._entries[entry.key]
@@ -427,31 +350,6 @@ class Store:
             # The thread that forked goes on here, and with it its leases.
             me = threading.get_ident()
             entry.lessees = [lessee for lessee in entry.lessees if lessee == me]
-
-
-def checked(entry: Entry, constructor: Callable[[], Any]) -> Any:
-    """Call a constructor on behalf of an entry, and refuse None."""
-    token = _LOADING.set(loading() | {entry.created_for})
-    try:
-        value = constructor()
-    finally:
-        _LOADING.reset(token)
-    if value is None:
-        raise NoneResourceError(
-            f"The constructor of {entry.key} returned None; it must return the object."
-        )
-    return value
-
-
-def loading() -> frozenset[object]:
-    """Return what stands for the loads in whose constructors this code runs.
-
-    A coroutine that a constructor runs, and the thread in which that waits, belong to it.
-    """
-    return _LOADING.get()
-
-
-_LOADING: ContextVar[frozenset[object]] = ContextVar("rp_pool_loading", default=frozenset())
 
 
 def quoted(part: str) -> str:

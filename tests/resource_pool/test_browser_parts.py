@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hardware_detection.testing import fake_report, use_report
 from resource_pool import DeviceUnavailableError, ResourcePool, UnsupportedOperationError
 from resource_pool._meanings import STATISTICS
-from resource_pool._planner import Request, Snapshot, decide, memory_place
+from resource_pool._planner import decide
+from resource_pool._plans import Request, Snapshot, memory_place
 from resource_pool._preferences import parse_preferences
 from resource_pool.devices import browser, browser_runtime, forwards, web_engines
 from resource_pool.devices.onnx_export import Graph

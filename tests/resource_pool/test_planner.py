@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 
 from hardware_detection import HARDWARE_NAMES
 from resource_pool import DeviceUnavailableError
-from resource_pool._planner import (
-    DEVICE_TYPES,
-    Decision,
-    Request,
-    Snapshot,
-    decide,
-    torch_devices,
-)
+from resource_pool._planner import decide
+from resource_pool._plans import DEVICE_TYPES, Decision, Request, Snapshot, torch_devices
 from resource_pool._preferences import parse_preferences
 
 

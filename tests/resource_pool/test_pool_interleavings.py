@@ -385,7 +385,7 @@ def test_the_error_of_a_constructor_keeps_its_frames():
 
 def test_a_load_that_ends_with_the_deadline_is_no_bare_timeout(monkeypatch):
     from resource_pool._entries import Entry
-    from resource_pool._store import Joined
+    from resource_pool._waiting import Joined
 
     class Late(Future):
         def result(self, timeout=None):

@@ -1,0 +1,73 @@
+"""What a load tries next when memory runs out, from the least harm to the most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from resource_pool._evicting import Evictor, among
+from resource_pool._eviction import choose
+from resource_pool._hardware import CPU
+from resource_pool._identity import Identity
+from resource_pool._observer import Observer
+from resource_pool._planner import on_cpu
+from resource_pool._plans import Decision, Request, memory_place
+from resource_pool._store import Store
+
+
+class Ladder:
+    """The means of a load that has failed for want of memory."""
+
+    def __init__(
+        self,
+        store: Store,
+        observer: Observer,
+        evictor: Evictor,
+        hardware: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._store, self._observer, self._evictor = store, observer, evictor
+        self._hardware = hardware
+
+    def means(
+        self, identity: Identity, request: Request, first: Decision
+    ) -> Iterator[tuple[str, Decision]]:
+        """Yield what to try next, each at most once: (what was done, the decision to load by).
+
+        Least harm first: the idle models that are enough, all idle models, a smaller dtype,
+        another GPU, the CPU.
+        """
+        yield from self._by_evicting(first)
+        smaller = self._smaller_dtype(request, first)
+        if smaller is not None:
+            yield f"loading it in {smaller}", replace(first, dtype=smaller)
+        if request.preferences.force_device:
+            return
+        snapshot = self._observer.snapshot(identity)
+        passed_over = {CPU, *first.devices, *snapshot.failed}
+        for name in sorted(snapshot.free, key=lambda n: -snapshot.free[n]):
+            if name not in passed_over and name.startswith(first.device.split(":")[0]):
+                yield f"trying {name}", replace(first, device=name, evict=(), spread=None)
+        if first.device != CPU:
+            yield "trying the CPU", on_cpu(request, snapshot)
+
+    def _by_evicting(self, decision: Decision) -> Iterator[tuple[str, Decision]]:
+        for name in map(memory_place, decision.devices):
+            with self._store.lock:
+                there = self._observer.candidates(name)
+            idle = [candidate for candidate in there if candidate.size and not candidate.is_held()]
+            enough = choose(idle, decision.needed or 1)
+            for some, told in ((enough, "what frees enough"), (idle, "everything idle")):
+                keys = {key for candidate in some or () for key in candidate.keys}
+                why = "memory ran out"
+                if keys and self._evictor.evict(among(keys), why):
+                    yield f"evicted {told} on {name}", decision
+
+    def _smaller_dtype(self, request: Request, decision: Decision) -> str | None:
+        """Return the half type that the device proved, unless the caller chose a precision."""
+        if request.preferences.precision or decision.backend == CPU:
+            return None
+        devices = self._hardware().get("details", {}).get(decision.backend, {}).get("devices", ())
+        proved = {dtype for device in devices for dtype in device.get("dtypes", ())}
+        names = {"bf16": "bfloat16", "fp16": "float16"}
+        return next((names[short] for short in names if short in proved), None)
