@@ -78,11 +78,12 @@ def _compared(
         if dtype == "float32":
             raise
         logger.warning("In %s it does not run on %s: %s float32 is tried.", dtype, device, error)
-        # In a browser of its own: what failed may have left that one unsound.
-        return _compared(model, device, "float32", inputs)
-    if dtype != "float32":
-        logger.info("On %s %s", device, forward.effect())
-    return forward
+    else:
+        if dtype != "float32":
+            logger.info("On %s %s", device, forward.effect())
+        return forward
+    del forward  # and with it its browser, which what failed may have left unsound
+    return _compared(model, device, "float32", inputs)
 
 
 def engine_for(device: str, *, verbose: bool = False) -> Engine:
