@@ -188,8 +188,9 @@ def measure(report: dict[str, Any], folder: str, only: list[str] | None) -> dict
     }
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     torch.cuda.init()
-    # The runtime's context, and the kernels of the first product, are in what the driver took.
+    # The runtime's context, and the kernels of the first product, are in what the driver takes.
     before = free_bytes()
+    print(f"context: the driver takes {row['memory_free_mb'] - before / MIB:.0f} MiB")
     torch.ones(64, 64, device="cuda:0") @ torch.ones(64, 64, device="cuda:0")
     print(f"first product: the driver takes {(before - free_bytes()) / MIB:.0f} MiB")
     speed = loads(report, folder)
