@@ -97,9 +97,7 @@ def in_ray_serve() -> Serve | None:
     threads, and the call from another process that a user of Serve pays too is left out. None
     where `ray[serve]` is not installed.
     """
-    try:
-        from ray import serve  # noqa: F401 - it needs more than Ray itself
-    except ImportError:
+    if not importlib.util.find_spec("ray"):
         return None
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         # Nothing of the user's is read or written, nothing is reported, nobody else can connect.
@@ -110,6 +108,10 @@ def in_ray_serve() -> Serve | None:
             RAY_TMPDIR=folder,
             RAY_USAGE_STATS_ENABLED="0",
         )
+        try:
+            from ray import serve  # noqa: F401 - it needs more than Ray, which reads the above
+        except ImportError:
+            return None
         try:
             return _served()
         except Exception as error:  # a machine too small, a port taken: the rest still counts
