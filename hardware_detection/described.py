@@ -30,7 +30,7 @@ from typing import Any
 from hardware_detection import cache, service
 from hardware_detection.errors import HardwareCacheError, HardwareDescriptionError
 from hardware_detection.files import write_atomically
-from hardware_detection.names import CPU, CUDA, HARDWARE_NAMES, ROCM, XPU
+from hardware_detection.names import CPU, GPUS, HARDWARE_NAMES
 from hardware_detection.record import ADAPTERS, MOST_MEBIBYTES, Detection, Device, ProbeResult
 from hardware_detection.report import build_report, printable
 
@@ -46,7 +46,6 @@ _KEYS = {
     "memory_available_mb",
     "devices",
 }
-_GPUS = (CUDA, ROCM, XPU)
 _DEVICE_KEYS = ("name", "memory_total_mb", "memory_free_mb", "dtypes", "count")
 # What a report adds to each device, and what a reader of the file must not take for a fact.
 _NOT_FACTS = {"index", "memory_free_age_seconds", "problem", "dtypes_failed", "flags"}
@@ -224,7 +223,7 @@ def _devices(rows: Any, name: str, memory_mb: float) -> tuple[Device, ...]:
 
 
 def _device(row: Mapping[str, Any], index: int, name: str, memory_mb: float) -> Device:
-    if name in _GPUS and "memory_total_mb" not in row:
+    if name in GPUS and "memory_total_mb" not in row:
         raise ValueError(f"a device of {name} needs memory_total_mb")
     total = _size(row, "memory_total_mb", memory_mb if name == CPU else None)
     free = _size(row, "memory_free_mb", total)
@@ -250,7 +249,7 @@ def _check_facts(facts: Mapping[str, Any], name: str) -> None:
 
 
 def _dtypes(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    usual = ["fp32", "bf16", "fp16"] if name in (CPU, *_GPUS) else ["fp32"]
+    usual = ["fp32", "bf16", "fp16"] if name in (CPU, *GPUS) else ["fp32"]
     found = row.get("dtypes", usual)
     if not found or not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise ValueError(f'"dtypes" of {name} must be a list of names such as "fp16"')

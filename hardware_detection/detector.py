@@ -7,7 +7,7 @@ import sys
 from hardware_detection import names
 from hardware_detection.errors import RequirementError, UnknownHardwareError
 from hardware_detection.log import log
-from hardware_detection.names import CPU, CUDA, ROCM, XPU
+from hardware_detection.names import CPU
 
 TYPE_CHECKING = False  # importing `typing` would cost more than all that is imported with it
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class HardwareDetector:
         """
         wanted = names.TORCH_PRIORITY if priority_list is None else priority_list
         name = self.get_hardware_by_priority(wanted)
-        if name not in (CUDA, ROCM, XPU):
+        if name not in names.GPUS:
             return names.torch_device_name(name)
         return names.torch_device_name(f"{name}:{self._index(name, preferred_index)}")
 

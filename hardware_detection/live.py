@@ -13,7 +13,7 @@ from typing import Any
 
 from hardware_detection.gpu_loads import loads_now
 from hardware_detection.machine import Machine
-from hardware_detection.names import CUDA, MPS, ROCM, XPU
+from hardware_detection.names import GPUS, MPS
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _sample(report: Mapping[str, Any], machine: Machine) -> Sample:
     total, free = machine.memory_mb()
     name = report["details"]["cpu"]["devices"][0]["name"]
     cpu = Load("cpu", name, machine.cpu_percent(), total, free)
-    gpus = (load for backend in (CUDA, ROCM, XPU, MPS) for load in _gpus(report, machine, backend))
+    gpus = (load for backend in (*GPUS, MPS) for load in _gpus(report, machine, backend))
     return Sample(datetime.now(timezone.utc).isoformat(timespec="seconds"), (cpu, *gpus))
 
 

@@ -15,24 +15,30 @@ WEBGPU = "webgpu"
 TPU = "tpu"
 QUALCOMM = "qualcomm"
 
-#: Every backend, in the order of display.
-HARDWARE_NAMES = (CPU, CUDA, ROCM, XPU, MPS, OPENVINO, WEBNN, WEBGPU, TPU, QUALCOMM)
-
-#: Best first. Browsers are missing: they run a model only when somebody asks for one.
-DEFAULT_PRIORITY = (CUDA, ROCM, XPU, MPS, TPU, OPENVINO, QUALCOMM, CPU)
-#: The same, of the backends that are PyTorch's own devices.
-TORCH_PRIORITY = (CUDA, ROCM, XPU, MPS, CPU)
-
-# PyTorch's name where it differs from ours. Tensors for a runtime that is not PyTorch's own
-# (OpenVINO, QNN, a browser) lie in ordinary memory.
+# Every backend, in the order of display, and the name of its devices in PyTorch. Tensors for a
+# runtime that is not PyTorch's own (OpenVINO, QNN, a browser) lie in ordinary memory.
 _TORCH_NAMES = {
+    CPU: "cpu",
+    CUDA: "cuda",
     ROCM: "cuda",
+    XPU: "xpu",
+    MPS: "mps",
     OPENVINO: "cpu",
     WEBNN: "cpu",
     WEBGPU: "cpu",
     TPU: "xla",
     QUALCOMM: "cpu",
 }
+#: Every backend, in the order of display.
+HARDWARE_NAMES = tuple(_TORCH_NAMES)
+
+#: PyTorch's GPUs that have a number and memory of their own, best first.
+GPUS = (CUDA, ROCM, XPU)
+#: The backends that are PyTorch's own devices, best first.
+TORCH_PRIORITY = (*GPUS, MPS, CPU)
+#: All, best first. Browsers are missing: they run a model only when somebody asks for one.
+DEFAULT_PRIORITY = (*GPUS, MPS, TPU, OPENVINO, QUALCOMM, CPU)
+
 _ALIASES = {"xla": TPU}
 
 
@@ -70,7 +76,7 @@ def torch_device_name(device: object) -> str:
         UnknownHardwareError: no backend has this name.
     """
     name, index = split_device(device)
-    torch_name = _TORCH_NAMES.get(name, name)
+    torch_name = _TORCH_NAMES[name]
     if index is None or torch_name == "cpu":
         return torch_name
     return f"{torch_name}:{index}"

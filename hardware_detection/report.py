@@ -10,7 +10,7 @@ from typing import Any
 from hardware_detection.cache import SCHEMA_VERSION
 from hardware_detection.gpu_loads import loads_now
 from hardware_detection.machine import Machine
-from hardware_detection.names import CPU, CUDA, DEFAULT_PRIORITY, MPS, ROCM, XPU, torch_device_name
+from hardware_detection.names import CPU, DEFAULT_PRIORITY, GPUS, MPS, torch_device_name
 from hardware_detection.record import Detection, Device, ProbeResult
 
 
@@ -140,7 +140,7 @@ def _device(device: Device, age: float, fresh: float | None) -> dict[str, Any]:
 
 
 def _torch_device(results: Mapping[str, ProbeResult]) -> str:
-    for name in (CUDA, ROCM, XPU):
+    for name in GPUS:
         for device in results[name].devices:
             if device.dtypes:
                 return torch_device_name(f"{name}:{device.index}")

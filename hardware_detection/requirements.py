@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hardware_detection.errors import RequirementError
-from hardware_detection.names import CUDA, HARDWARE_NAMES, ROCM, XPU
+from hardware_detection.names import GPUS, HARDWARE_NAMES
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -119,7 +119,7 @@ def measure(name: str, report: Mapping[str, Any]) -> float | None:
 
 def _gpus(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     details = report["details"]
-    return [row for gpu in (CUDA, ROCM, XPU) for row in details[gpu]["devices"] if row["dtypes"]]
+    return [row for gpu in GPUS for row in details[gpu]["devices"] if row["dtypes"]]
 
 
 def _last_known(report: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from hardware_detection import names, service
+from hardware_detection.errors import UnknownHardwareError
 from hardware_detection.record import Detection, Device, ProbeResult
 from hardware_detection.report import build_report
 
@@ -17,59 +18,34 @@ _GPU_DTYPES = ("fp32", "bf16", "fp16", "int8")
 def fake_report(
     *,
     cpu: Mapping[str, Any] | None = None,
-    cuda: Sequence[Mapping[str, Any]] = (),
-    rocm: Sequence[Mapping[str, Any]] = (),
-    xpu: Sequence[Mapping[str, Any]] = (),
-    mps: bool = False,
-    openvino: bool = False,
-    webnn: bool = False,
-    webgpu: bool = False,
-    tpu: bool = False,
-    qualcomm: bool = False,
     errors: Mapping[str, str] | None = None,
     memory_total_mb: float = 16384.0,
     memory_available_mb: float = 8192.0,
+    **backends: bool | Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return the report that detection would give on a machine with these devices.
 
     Args:
         cpu: facts of the CPU that differ from a plain one (isa_extensions, logical_cores, …).
-        cuda: one mapping per GPU: any of name, memory_total_mb, memory_free_mb (all of it by
-            default), dtypes, and further facts such as compute_capability.
-        rocm: likewise.
-        xpu: likewise.
-        mps: whether this backend is available, with one device; so the following ones.
-        openvino: see mps.
-        webnn: see mps.
-        webgpu: see mps.
-        tpu: see mps.
-        qualcomm: see mps.
         errors: backend -> reason, for backends that are here but unusable.
         memory_total_mb: the system's memory, in MiB.
         memory_available_mb: what of it is free.
+        **backends: what else is here, by its name. ``mps=True``: one device of which nothing
+            more is known. ``cuda=[{...}]``: one mapping per device, with any of name,
+            memory_total_mb, memory_free_mb (all of it by default), dtypes, and further facts
+            such as compute_capability.
+
+    Raises:
+        UnknownHardwareError: no backend has this name.
     """
+    for name in backends:
+        if name not in names.HARDWARE_NAMES:
+            raise UnknownHardwareError(name, names.HARDWARE_NAMES)
     facts = {"architecture": "x86_64", "isa_extensions": ["avx2"], "physical_cores": 4}
     facts |= {"logical_cores": 8, "usable_cores": 8, **(cpu or {})}
     processor = Device(0, "Fake CPU", memory_total_mb, memory_available_mb, _GPU_DTYPES)
-    single = {
-        names.MPS: mps,
-        names.OPENVINO: openvino,
-        names.WEBNN: webnn,
-        names.WEBGPU: webgpu,
-        names.TPU: tpu,
-        names.QUALCOMM: qualcomm,
-    }
-    devices: dict[str, tuple[Device, ...]] = {
-        names.CPU: (processor,),
-        names.CUDA: tuple(_fake_gpu(index, row) for index, row in enumerate(cuda)),
-        names.ROCM: tuple(_fake_gpu(index, row) for index, row in enumerate(rocm)),
-        names.XPU: tuple(_fake_gpu(index, row) for index, row in enumerate(xpu)),
-        **{
-            name: (Device(0, f"Fake {name}", dtypes=("fp32",)),)
-            for name, on in single.items()
-            if on
-        },
-    }
+    devices = {name: _fake_devices(name, told) for name, told in backends.items()}
+    devices[names.CPU] = (processor,)
     results = tuple(
         _fake_result(name, devices.get(name, ()), facts, (errors or {}).get(name))
         for name in names.HARDWARE_NAMES
@@ -88,6 +64,12 @@ def use_report(report: Mapping[str, Any]) -> Iterator[None]:
     """Make every detection in this process, in all threads, return a copy of ``report``."""
     with service.replaced_by(report):
         yield
+
+
+def _fake_devices(name: str, told: bool | Sequence[Mapping[str, Any]]) -> tuple[Device, ...]:
+    if isinstance(told, bool):
+        return (Device(0, f"Fake {name}", dtypes=("fp32",)),) if told else ()
+    return tuple(_fake_gpu(index, row) for index, row in enumerate(told))
 
 
 def _fake_gpu(index: int, row: Mapping[str, Any]) -> Device:

@@ -23,10 +23,12 @@ try:
         WEBNN,
         XPU,
     )
+    from hardware_detection.names import TORCH_PRIORITY
 except ImportError:
     CPU, CUDA, ROCM, XPU, MPS, OPENVINO = "cpu", "cuda", "rocm", "xpu", "mps", "openvino"
     WEBGPU, WEBNN = "webgpu", "webnn"
-    HARDWARE_NAMES = (CPU, CUDA, ROCM, XPU, MPS, OPENVINO)  # type: ignore[assignment]
+    HARDWARE_NAMES = (CPU, CUDA, ROCM, XPU, MPS, OPENVINO)
+    TORCH_PRIORITY = (CUDA, ROCM, XPU, MPS, CPU)
 
 __all__ = [
     "CPU",
@@ -35,6 +37,7 @@ __all__ = [
     "MPS",
     "OPENVINO",
     "ROCM",
+    "TORCH_PRIORITY",
     "WEBGPU",
     "WEBNN",
     "XPU",
@@ -95,7 +98,7 @@ class Hardware:
 
 
 def _seconds_good(report: Mapping[str, Any]) -> float:
-    has_gpus = any(report["hardware"].get(name) for name in (CUDA, ROCM, XPU, MPS))
+    has_gpus = any(report["hardware"].get(name) for name in TORCH_PRIORITY if name != CPU)
     return GPU_REPORT_SECONDS if has_gpus else REPORT_SECONDS
 
 

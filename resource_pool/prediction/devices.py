@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resource_pool._hardware import CPU, CUDA, HARDWARE_NAMES, MPS, ROCM
+from resource_pool._hardware import CPU, CUDA, HARDWARE_NAMES, MPS, TORCH_PRIORITY
 from resource_pool.errors import PredictionError
 from resource_pool.prediction.result import Prediction
 from resource_pool.weights.hub import as_size
 
 _MIB = 2**20
-# Where torch computes, the fastest first; what other runtimes need is not predicted.
-_TORCH_BACKENDS = (CUDA, ROCM, "xpu", MPS, CPU)
 _DESCRIBED = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}):"
     r"(?P<number>\d{1,9}(?:\.\d{1,9})?)\s*(?P<prefix>[kmgt])(?P<binary>i?)b?",
@@ -74,10 +72,13 @@ class Fit:
 
 
 def devices_of(report: Mapping[str, Any]) -> list[Device]:
-    """Return the devices of a detection report on which torch computes."""
+    """Return the devices of a report on which torch computes, the fastest first.
+
+    What other runtimes need is not predicted.
+    """
     return [
         Device(_label(backend, row), backend, _bytes(row.get("memory_free_mb")))
-        for backend in _TORCH_BACKENDS
+        for backend in TORCH_PRIORITY
         if report["hardware"].get(backend)
         for row in report["details"].get(backend, {}).get("devices") or ()
         if row.get("dtypes")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hardware_detection.names import CPU, TORCH_PRIORITY
 from rp_cli.runner.dispatch import Dispatcher, Settings, imports_of
 from rp_cli.runner.fleet import Fleet
 from rp_cli.runner.history import Past, past_of
@@ -27,7 +28,7 @@ UNKNOWN_MODEL = 1024 * _MB
 _GROWTH = 1.1
 # The share of the memory that is available now which a run may take.
 _SHARE = 0.9
-_GPUS = ("cuda", "rocm", "xpu", "mps")
+_GPUS = tuple(name for name in TORCH_PRIORITY if name != CPU)
 _VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES"}
 
 

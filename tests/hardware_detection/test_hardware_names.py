@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import pickle
 
 import pytest
@@ -7,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hardware_detection as hd
+from hardware_detection.names import DEFAULT_PRIORITY
+from hardware_detection.probes import PROBES
 
 
 def test_the_constants_are_plain_strings() -> None:
@@ -20,7 +23,27 @@ def test_the_constants_are_plain_strings() -> None:
     assert hd.XPU == "xpu"
     assert (hd.WEBNN, hd.WEBGPU, hd.TPU, hd.QUALCOMM) == ("webnn", "webgpu", "tpu", "qualcomm")
     assert all(type(name) is str for name in hd.HARDWARE_NAMES)
-    assert len(set(hd.HARDWARE_NAMES)) == 10
+
+
+def test_every_backend_has_a_public_constant_of_its_name() -> None:
+    for name in hd.HARDWARE_NAMES:
+        said = getattr(hd, name.upper(), None)
+        assert said == name, f"hardware_detection/__init__.py must export {name.upper()}"
+        assert name.upper() in hd.__all__, f"{name.upper()} is missing from __all__"
+
+
+def test_every_backend_has_its_place_in_an_order() -> None:
+    browsers = {hd.WEBNN, hd.WEBGPU}
+    for name in set(hd.HARDWARE_NAMES) - browsers:
+        assert name in DEFAULT_PRIORITY, f"names.py: DEFAULT_PRIORITY lacks {name!r}"
+    assert len(set(DEFAULT_PRIORITY)) == len(DEFAULT_PRIORITY)
+    assert not browsers & set(DEFAULT_PRIORITY)
+
+
+def test_every_backend_has_a_probe() -> None:
+    for name, module in PROBES.items():
+        found = importlib.util.find_spec(module)
+        assert found, f"hardware_detection/probes/{name}.py is missing: write it for {name!r}"
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,11 @@ VENDORS: dict[str, tuple[str, set[str], dict[str, str]]] = {
 }
 
 
+def test_every_backend_of_a_vendors_library_is_tried_with_broken_ones() -> None:
+    for name in set(PROBES) - {"cpu"}:
+        assert name in VENDORS, f"add a row for {name!r} to VENDORS: which library may break it"
+
+
 @pytest.fixture
 def vendor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """Return a function that puts a package with this text where children find it first."""
