@@ -1,7 +1,8 @@
 """Writes the reference from the code: ``python docs/generate_reference.py [--check]``.
 
-Whole pages under docs/reference/, and the tables between "generated" marks in pages that are
-written by hand. ``--check`` writes nothing, and exits with 1 where a page is out of date.
+Whole pages under docs/reference/, the tables between "generated" marks in pages that are written
+by hand, and the lists of backends, families and Auto classes in schemas. ``--check`` writes
+nothing, and exits with 1 where a page is out of date.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ import python_reference
 import typer
 
 import resource_pool
+from hardware_detection import HARDWARE_NAMES
+from model_family_classifier import FAMILIES
+from model_family_classifier.index import load_index
 from resource_pool._meanings import PREFERENCES, STATISTICS
 from rp_cli import app
 from rp_cli.errors import MEANINGS, error_codes
 from rp_cli.settings import SETTINGS
 
 DOCS = Path(__file__).parent
+TOP = DOCS.parent
 JSON_INTRODUCTION = (
     "Everything that rp prints with `--json`, or saves for programs, has a `schema_version` "
     "and a JSON Schema (draft 2020-12) in `docs/schemas/`. A change that breaks readers raises "
@@ -221,6 +226,21 @@ def _type(told: Mapping[str, Any]) -> str:
     return " or ".join([kinds] if isinstance(kinds, str) else kinds)
 
 
+def schemas() -> dict[Path, str]:
+    """Return the schemas that list what the code knows, with those lists as they are now."""
+    lists = HARDWARE_NAMES, FAMILIES, ("AutoModel", *load_index()["auto_classes"], None)
+    known = {words[0]: json.dumps(words) for words in lists}
+    files = DOCS / "schemas" / "detection.json", TOP / "model_db" / "model_database.schema.json"
+    return {
+        file: re.sub(
+            rf'\["({"|".join(known)})",[^\]]*\]',
+            lambda found: known[found[1]],
+            file.read_text(encoding="utf-8"),
+        )
+        for file in files
+    }
+
+
 # Writing -----------------------------------------------------------------------------------------
 
 
@@ -238,6 +258,7 @@ def pages() -> dict[Path, str]:
     }
     return {
         DOCS / "reference" / "cli.md": command_line(),
+        **schemas(),
         DOCS / "reference" / "json.md": json_documents(),
         DOCS / "reference" / "python.md": python_reference.page(NOTE),
         **{DOCS / name: _filled(DOCS / name, parts) for name, parts in within.items()},

@@ -12,6 +12,7 @@ import pytest
 
 import hardware_detection as hd
 from hardware_detection import described
+from hardware_detection.names import GPUS
 from hardware_detection.testing import fake_report
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
@@ -45,6 +46,8 @@ def test_a_detection_fits(empty_machine: Callable[[], int]) -> None:
         {"rocm": [{}, {"dtypes": ()}]},
         {"xpu": [{}], "mps": True, "webgpu": True, "webnn": True},
         {"errors": {"cuda": "broken"}},
+        *({name: [{}]} for name in GPUS),
+        dict.fromkeys(set(hd.HARDWARE_NAMES) - {hd.CPU}, True),
     ],
 )
 def test_other_machines_fit(machine: dict[str, Any]) -> None:
