@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from model_family_classifier.data import compiled_data
 from model_family_classifier.documents import printable
 from model_family_classifier.errors import ClassificationInputError
 from model_family_classifier.matrix import (
@@ -26,10 +27,9 @@ __all__ = [
 ]
 
 _NOT_IN_MATRIX = {"level": "none", "compatible": False, "reason": "nothing is known about it"}
-# torch drives AMD GPUs under CUDA's name; OpenVINO and browsers take their models from the CPU.
-_TORCH_DEVICES = {"cuda": "cuda:0", "rocm": "cuda:0", "xpu": "xpu:0", "mps": "mps"}
-# An installed torch is built for one vendor's GPUs; these are worth a word only where they are.
-SHOWN_WHERE_THEY_ARE = ("rocm", "xpu")
+# What the guides show of every model. An installed torch is built for one vendor's GPUs; others
+# are worth a word only where they are.
+_ALWAYS_SHOWN = ("cuda", "mps", "openvino", "webnn", "webgpu", "cpu")
 
 
 def compatibility_of(
@@ -104,18 +104,21 @@ def hardware_fit(
         for name, cell in classification["compatibility"].items()
     }
     priority = [
-        name
-        for name in classification["hardware_priority"]
-        if name not in SHOWN_WHERE_THEY_ARE or compatibility[name]["system"]
+        name for name in classification["hardware_priority"] if is_shown(name, compatibility[name])
     ]
     best = next((name for name in priority if compatibility[name]["effective"]), "cpu")
     return {
         "optimal_hardware": best,
-        "torch_device": _TORCH_DEVICES.get(best, "cpu"),
+        "torch_device": compiled_data()["backends"][best],
         "hardware_priority": priority,
         "compatibility": compatibility,
         "resource_requirements": dict(requirements) if requirements else None,
     }
+
+
+def is_shown(name: str, cell: Mapping[str, Any]) -> bool:
+    """Whether a backend is worth a word, given its cell of ``hardware_fit``."""
+    return name in _ALWAYS_SHOWN or bool(cell["system"])
 
 
 def check_hw_compatibility(given: Any) -> Mapping[str, Mapping[str, Any]]:

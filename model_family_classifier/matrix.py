@@ -14,9 +14,10 @@ from model_family_classifier.errors import ClassificationInputError
 from model_family_classifier.index import FAMILIES
 from model_family_classifier.web import web_limits
 
-BACKENDS = ("cuda", "rocm", "xpu", "mps", "openvino", "webnn", "webgpu", "cpu")
-# Hardware that the matrix says nothing about: never chosen automatically.
-OTHER_HARDWARE = ("tpu", "qualcomm")
+#: The backends that the matrix speaks of.
+BACKENDS = (*compiled_data()["hardware_matrix"]["families"]["unknown"]["cells"], "cpu")
+# Hardware that it says nothing about: never chosen automatically.
+OTHER_HARDWARE = tuple(name for name in compiled_data()["backends"] if name not in BACKENDS)
 _LEVELS = ("high", "medium", "low", "none")
 _ROWS = ("families", "models")
 _WHAT = "hardware matrix"

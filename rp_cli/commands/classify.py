@@ -15,9 +15,7 @@ import typer
 from rp_cli.errors import BadInputError, ExitCode, sentence
 from rp_cli.output import print_json, progress, say
 
-# The rows of the table, in the guides' order.
 SCHEMA_VERSION = 1
-_SHOWN = ("cuda", "rocm", "xpu", "mps", "openvino", "webnn", "webgpu")
 # More models than this are a list: a line for each, and one line of JSON for each.
 _BLOCKS = 20
 # rich measures every cell before it draws: beyond this it would take seconds.
@@ -151,7 +149,7 @@ def _print(results: Sequence[Mapping[str, Any]], *, table: bool, as_json: bool) 
 
 def render(result: Mapping[str, Any]) -> str:
     """Return the guides' block for one model, with its subfamily and the evidence."""
-    from model_family_classifier.hardware import SHOWN_WHERE_THEY_ARE
+    from model_family_classifier.hardware import BACKENDS, is_shown
 
     lines = [
         f"Model: {result['model_name']}",
@@ -166,8 +164,8 @@ def render(result: Mapping[str, Any]) -> str:
         "  Hardware Compatibility:",
         *(
             f"    {name}: {_compatible(result['compatibility'][name])}"
-            for name in _SHOWN
-            if name not in SHOWN_WHERE_THEY_ARE or result["compatibility"][name]["system"]
+            for name in BACKENDS
+            if name != "cpu" and is_shown(name, result["compatibility"][name])
         ),
         "  Evidence:",
         *(f"    {_evidence(one)}" for one in result["evidence"]),

@@ -1,7 +1,8 @@
-"""Compiles the YAML that every classification reads into one JSON file.
+"""Compiles what every classification reads into one JSON file: the YAML, and the backends.
 
 Reading 70 KB of YAML takes longer than all the rest of ``rp classify``: importing PyYAML and
-parsing take some 50 ms, the JSON 2 ms. The YAML files are the ones to edit.
+parsing take some 50 ms, the JSON 2 ms. The YAML files are the ones to edit. The backends are those
+of hardware_detection, which the classifier does not import.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hardware_detection import HARDWARE_NAMES, torch_device_name
 from hardware_detection.files import write_atomically
+from hardware_detection.names import GPUS
 from model_family_classifier.data import data_dir
 from model_family_classifier.documents import load_trusted_yaml
 from model_family_classifier.names import joined
 
 
 def compile_data() -> dict[str, Any]:
-    """Return what is in the YAML files: names as they are looked up, exceptions by type."""
+    """Return names as they are looked up, backend -> PyTorch's device, exceptions by type, …"""
     folder = data_dir("model_db")
     names = load_trusted_yaml(folder / "names.yaml")
     return {
@@ -27,6 +30,7 @@ def compile_data() -> dict[str, Any]:
             "only_first": [joined(name) for name in names["only_first"]],
             "known": _known(names["names"]),
         },
+        "backends": {name: _first_device(name) for name in HARDWARE_NAMES},
         "hardware_matrix": load_trusted_yaml(folder / "hardware_matrix.yaml"),
         "web_limits": load_trusted_yaml(folder / "web_limits.yaml"),
         "generated_tests": _exceptions(load_trusted_yaml(folder / "generated_tests.yaml")),
@@ -45,6 +49,11 @@ def render_data(data: dict[str, Any]) -> str:
     rest = {**data, "names": {**data["names"], "known": None}}
     parts = ",\n".join(f"{json.dumps(part)}: {json.dumps(said)}" for part, said in rest.items())
     return "{" + parts.replace('"known": null', '"known": {\n' + rows + "\n}", 1) + "}\n"
+
+
+def _first_device(name: str) -> str:
+    """Return PyTorch's name of a backend's first device."""
+    return torch_device_name(f"{name}:0" if name in GPUS else name)
 
 
 def _known(groups: list[dict[str, Any]]) -> dict[str, list[str | None]]:
