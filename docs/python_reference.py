@@ -51,12 +51,20 @@ def _described(name: str, one: Any) -> Iterator[str]:
     kind = "class " if inspect.isclass(one) else ""
     yield f"```text\n{kind}{_signature(name.rpartition('.')[2], one)}\n```"
     yield markdown(one.__doc__ or "")
-    for key, value in vars(one).items() if inspect.isclass(one) else ():
+    for key, value in _members(one) if inspect.isclass(one) else ():
         function = getattr(value, "__func__", value)
         if not key.startswith("_") and inspect.isfunction(function):
             yield f"#### `{one.__name__}.{key}`"
             yield f"```text\n{_signature(key, function)}\n```"
             yield markdown(function.__doc__ or "")
+
+
+def _members(kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield what a class has of its own, and what the private classes that it is made of have."""
+    yield from vars(kind).items()
+    for base in kind.__bases__:
+        if base.__module__.partition(".")[2].startswith("_"):
+            yield from _members(base)
 
 
 def _signature(name: str, one: Any) -> str:

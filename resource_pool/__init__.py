@@ -35,9 +35,10 @@ from resource_pool.errors import (
 
 if TYPE_CHECKING:
     from resource_pool._events import Event
+    from resource_pool._global import get_global_resource_pool
     from resource_pool._planner import explain
     from resource_pool._plans import Decision
-    from resource_pool._pool import ResourcePool, get_global_resource_pool
+    from resource_pool._pool import ResourcePool
     from resource_pool._preferences import DeviceName, parse_device, preferences_from_environment
     from resource_pool.prediction import predict
     from resource_pool.reports import saved_error_report
@@ -79,7 +80,7 @@ _LAZY = {
     "Event": "_events",
     "ResourcePool": "_pool",
     "explain": "_planner",
-    "get_global_resource_pool": "_pool",
+    "get_global_resource_pool": "_global",
     "parse_device": "_preferences",
     "predict": "prediction",
     "preferences_from_environment": "_preferences",

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from resource_pool._admission import Admission
 from resource_pool._entries import Entry
 from resource_pool._events import Event, EventLog
-from resource_pool._evicting import Evictor, among
-from resource_pool._experience import Estimate, Experience
+from resource_pool._evicting import among
+from resource_pool._experience import Estimate
 from resource_pool._identity import Identity
 from resource_pool._ladder import Ladder
 from resource_pool._mode import Mode
-from resource_pool._observer import Observer
 from resource_pool._placer import Loaded, Placer
-from resource_pool._planner import decide
-from resource_pool._plans import Decision, Request, Snapshot, memory_place, readable
-from resource_pool._routes import Routes
+from resource_pool._plans import Decision, Request, memory_place
 from resource_pool._store import Store
 from resource_pool._waiting import Joined, checked
 from resource_pool.devices import Devices, released
 from resource_pool.errors import (
     DeviceUnavailableError,
-    LoadTimeoutError,
     OriginalTracebackError,
     PoolError,
     ResourceNotFoundError,
@@ -39,13 +35,8 @@ logger = logging.getLogger("resource_pool")
 Constructor = Callable[[], Any]
 
 
-class Loader:
-    """Loads models into a store.
-
-    ``_planning`` is held while one load is planned and what must go for it is going, so that two
-    loads do not count on the same room. It is not held while a model loads, and no hit takes it.
-    The store's lock guards routes and experience.
-    """
+class Loader(Admission):
+    """Loads what is admitted, smaller or elsewhere where it has to be."""
 
     def __init__(
         self,
@@ -57,18 +48,9 @@ class Loader:
         mode: Mode,
         load_deadline: float | None = None,
     ) -> None:
-        self.observer = Observer(store, devices, hardware, mode)
-        self.evictor = Evictor(store, devices, log, mode)
-        self._store, self._devices, self._log = store, devices, log
-        self._hardware = hardware
-        self._deadline = load_deadline
-        self._planning = threading.Lock()
+        super().__init__(store, devices, hardware, log, estimate, mode, load_deadline)
         self._ladder = Ladder(store, self.observer, self.evictor, hardware)
         self._placer = Placer(devices, self.observer)
-        self._routes = Routes()
-        self._experience = Experience(estimate)
-
-    # -- the way in ----------------------------------------------------------------------
 
     def get(
         self,
@@ -106,17 +88,6 @@ class Loader:
                 return self._load(mine[0], found, identity, request, constructor)
 
     @contextlib.contextmanager
-    def _planned_alone(self, identity: Identity) -> Iterator[None]:
-        if not self._planning.acquire(timeout=-1 if self._deadline is None else self._deadline):
-            raise LoadTimeoutError(
-                f"{identity.label} waited {self._deadline:g} s for the plan of another load."
-            )
-        try:
-            yield
-        finally:
-            self._planning.release()
-
-    @contextlib.contextmanager
     def _telling_failure(self, entry: Entry) -> Iterator[None]:
         try:
             yield
@@ -124,134 +95,10 @@ class Loader:
             self._log.add(Event("fail", entry.key, f"{type(error).__name__}: {error}"))
             raise
 
-    def plan(self, identity: Identity, request: Request) -> Decision:
-        """Return what would be decided now, without doing it."""
-        return decide(self._experience.with_needs(identity, request), self._snapshot(identity))
-
-    def _snapshot(self, identity: Identity) -> Snapshot:
-        snapshot = self.observer.snapshot(identity)
-        with self._store.lock:
-            mine = [e.facts for e in self._store.entries() if e.facts.get("identity") == identity]
-            native = self._experience.native_dtype(identity)
-        there = {(f["device"], f["key_dtype"]) for f in mine}
-        own = {(device, None) for device, dtype in there if dtype == native}
-        return replace(snapshot, cached=frozenset(there | own))
-
-    def reroute(self, old: str, new: str) -> None:
-        """Let requests that named no device follow a model that has moved."""
-        with self._store.lock:
-            self._routes.repoint(old, new, explicit=False)
-
-    def forget_routes(self) -> None:
-        """Drop the routes to models that are gone, and failures that are over."""
-        with self._store.lock:
-            self._routes.keep({entry.key for entry in self._store.entries()})
-        self.observer.forget_failures()
-
     def after_fork(self) -> None:
         """In a forked child, where no other thread is left."""
-        self._planning = threading.Lock()
+        super().after_fork()
         self._placer.after_fork()
-
-    def _join(self, signature: tuple[Any, ...], *, lessee: int | None) -> Joined | None:
-        with self._store.lock:
-            route = self._routes.get(signature)
-            return None if route is None else self._store.join(route.key, lessee=lessee)
-
-    def _join_cached(
-        self,
-        identity: Identity,
-        request: Request,
-        signature: tuple[Any, ...],
-        lessee: int | None,
-    ) -> Joined | None:
-        """Join the instance that a request in new words means, if it is there: a hit never waits
-        for the plans of others.
-        """
-        with self._store.lock:
-            if not any(e.facts.get("identity") == identity for e in self._store.entries()):
-                return None
-        try:
-            decision = self.plan(identity, request)
-        except PoolError:
-            return None  # to be told where the load is planned
-        if decision.evict:
-            return None
-        with self._store.lock:
-            key = self._experience.key(identity, decision)
-            joined = self._store.join(key, lessee=lessee)
-            if joined is not None:
-                self._routes.lead(signature, key, request)
-            return joined
-
-    def _wait(self, joined: Joined, lessee: int | None = None) -> Any:
-        with self._leased(joined.entry, lessee):
-            return self._store.wait(joined, self._deadline)
-
-    @contextlib.contextmanager
-    def _leased(self, entry: Entry, lessee: int | None) -> Iterator[None]:
-        """Give a lease back where nobody gets the model that it is for."""
-        try:
-            yield
-        except BaseException:
-            if lessee is not None:
-                self._store.release(entry, lessee)
-            raise
-
-    # -- planning ------------------------------------------------------------------------
-
-    def _admit(
-        self,
-        identity: Identity,
-        request: Request,
-        signature: tuple[Any, ...],
-        mine: list[Entry] | None,
-        *,
-        lessee: int | None,
-    ) -> Joined | Decision | None:
-        """Plan, and join what is there under the same key by now; else make room and reserve.
-
-        The new entry goes into ``mine``; with None, nothing is reserved. It ends, because each
-        round evicts models that no later round can count on.
-        """
-        request = self._experience.with_needs(identity, request)
-        while True:
-            try:
-                decision = decide(request, self._snapshot(identity))
-            except PoolError:
-                if mine is not None:
-                    raise
-                return None  # nothing is to be loaded, and it is not here
-            key = self._experience.key(identity, decision)
-            with self._store.lock:
-                joined = self._store.join(key, lessee=lessee)
-                if joined is None and mine is None:
-                    self._store.misses += 1
-                    return None
-                if joined is not None or not decision.evict:
-                    self._routes.lead(signature, key, request)
-                    if joined is None and mine is not None:
-                        self._reserve(key, decision, mine, lessee=lessee)
-                    return joined or decision
-            why = f"room for {key}, which needs {readable(decision.needed or 0)}"
-            self.evictor.evict(among(decision.evict), why)
-
-    def _reserve(
-        self, key: str, decision: Decision, mine: list[Entry], *, lessee: int | None
-    ) -> None:
-        self._store.misses += 1
-        entry = self._store.reserve(key, "model", mine, lessee=lessee)
-        self._charge(entry, decision)
-
-    def _charge(self, entry: Entry, decision: Decision) -> None:
-        sizes = {memory_place(decision.device): decision.needed or 0}
-        if decision.spread:
-            # The budgets are what it may take; it takes what it needs, wherever that will be.
-            share = (decision.needed or 0) / sum(decision.spread.values())
-            sizes = {name: int(size * share) for name, size in decision.spread.items()}
-        entry.charges = self._store.ledger.charge(entry.key, sizes, "reserved")
-
-    # -- loading -------------------------------------------------------------------------
 
     def _load(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import weakref
 from typing import Any
@@ -141,3 +142,19 @@ class Monitor:
         """End the thread and wait for it."""
         self._stopped.set()
         self._thread.join()
+
+
+def interval_from_environment() -> float | None:
+    """Return the seconds between two looks of a monitor; None where none is to be started."""
+    text = os.environ.get("RESOURCE_POOL_MONITOR", "").strip()
+    try:
+        seconds = float(text) if text else 0.0
+    except ValueError:
+        logger.warning("RESOURCE_POOL_MONITOR is %r, which is no number of seconds.", text)
+        return None
+    if seconds <= 0:
+        return None
+    if not seconds <= threading.TIMEOUT_MAX:
+        logger.warning("RESOURCE_POOL_MONITOR is %r, which no timer can wait for.", text)
+        return None
+    return seconds

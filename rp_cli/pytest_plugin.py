@@ -184,7 +184,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def _pool() -> ResourcePool | None:
     """Return the pool of this process where one was used; it is not made for the question."""
-    module = sys.modules.get("resource_pool._pool")
+    module = sys.modules.get("resource_pool._global")
     return getattr(module, "_global_pool", None)
 
 

@@ -20,7 +20,7 @@ from transformers.utils import logging  # noqa: E402
 
 # What most checks import besides; one that is not here is missed by the check that needs it.
 _USED = (
-    "resource_pool._pool",
+    "resource_pool._global",
     "resource_pool.measuring",
     "resource_pool.prediction.answers",
     "rp_cli.coverage.check",

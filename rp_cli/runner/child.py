@@ -126,7 +126,7 @@ class _PoolUse:
 
 def _pool() -> ResourcePool | None:
     """Return the pool where there is one; it is not made for the question."""
-    module = sys.modules.get("resource_pool._pool")
+    module = sys.modules.get("resource_pool._global")
     return getattr(module, "_global_pool", None)
 
 

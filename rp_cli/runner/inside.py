@@ -81,7 +81,7 @@ def _measured(message: Message) -> dict[str, Any]:
 
 def _keep(names: list[str]) -> None:
     """Drop the pool's models but those of these names."""
-    if "resource_pool._pool" not in sys.modules:
+    if "resource_pool._global" not in sys.modules:
         return
     from resource_pool import get_global_resource_pool
 

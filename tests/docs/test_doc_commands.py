@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hardware_detection.testing import fake_report, use_report
-from resource_pool import _pool
+from resource_pool import _global
 from rp_cli import app
 
 TOP = Path(__file__).parents[2]
@@ -161,7 +161,7 @@ RUN = [page for page in PAGES if any(block.mark for block in fenced(page))]
 def test_the_marked_blocks_of_a_page_run(rp_says, page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RP_WEIGHTS", "tiny")
-    monkeypatch.setattr(_pool, "_global_pool", None)  # what a page loads is gone after it
+    monkeypatch.setattr(_global, "_global_pool", None)  # what a page loads is gone after it
     for block in fenced(page):
         if block.mark == "file":
             (tmp_path / block.word).parent.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,9 @@ def public(module: str) -> Iterator[tuple[str, Any]]:
 
 
 def methods(name: str, kind: type) -> Iterator[tuple[str, Any]]:
-    for key, value in vars(kind).items():
+    ours = [one for one in kind.__mro__ if one.__module__.partition(".")[0] in PACKAGES]
+    members = {key: value for one in reversed(ours) for key, value in vars(one).items()}
+    for key, value in members.items():
         function = getattr(value, "__func__", getattr(value, "fget", value))
         if not key.startswith("_") and inspect.isfunction(function):
             yield f"{name}.{key}", function

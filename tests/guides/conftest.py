@@ -13,7 +13,7 @@ import huggingface_hub.constants
 import pytest
 
 from hardware_detection.testing import fake_report, use_report
-from resource_pool import ResourcePool, _pool, _system, get_global_resource_pool
+from resource_pool import ResourcePool, _global, _system, get_global_resource_pool
 from resource_pool.devices import Memory
 from resource_pool.weights import locate_weights
 from rp_cli import app
@@ -55,7 +55,7 @@ def offline_hub(hub_of_twins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[ResourcePool]:
     """Return the global pool, new, on a machine that has a CPU, much memory and nothing else."""
-    monkeypatch.setattr(_pool, "_global_pool", None)
+    monkeypatch.setattr(_global, "_global_pool", None)
     monkeypatch.setattr(_system, "memory", lambda: Memory(64 * 2**30, 48 * 2**30))
     with use_report(fake_report()):
         yield get_global_resource_pool()

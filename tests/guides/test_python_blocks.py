@@ -17,7 +17,7 @@ import transformers
 from guide_blocks import block, blocks
 
 from hardware_detection.testing import fake_report, use_report
-from resource_pool import ResourcePool, _pool, get_global_resource_pool
+from resource_pool import ResourcePool, _global, get_global_resource_pool
 from resource_pool._preferences import parse_preferences
 from resource_pool.testing import FakeMachine
 
@@ -215,7 +215,7 @@ def test_no_block_is_left_out(guide):
 def gpus(pool, monkeypatch) -> FakeMachine:
     """Put the global pool on a machine with two GPUs; every class gives a model of that machine."""
     machine = FakeMachine(GPUS)
-    monkeypatch.setattr(_pool, "_global_pool", machine.pool())
+    monkeypatch.setattr(_global, "_global_pool", machine.pool())
     for auto in ("AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM",
                  "AutoModelForImageClassification"):  # fmt: skip
         load = machine.loader(10)

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hardware_detection.testing import fake_report
-from resource_pool import ResourceNotFoundError, ResourcePool, _pool, get_global_resource_pool
+from resource_pool import ResourceNotFoundError, ResourcePool, _global, get_global_resource_pool
 from resource_pool.testing import FakeMachine
 
 WAIT = 30.0
@@ -22,7 +22,7 @@ def fail() -> None:
 
 
 def test_a_pool_of_ones_own_is_apart_from_the_global_one(monkeypatch):
-    monkeypatch.setattr(_pool, "_global_pool", None)
+    monkeypatch.setattr(_global, "_global_pool", None)
     own = ResourcePool()
     own.get_resource("data", constructor=list)
     assert get_global_resource_pool() is not own
@@ -30,7 +30,7 @@ def test_a_pool_of_ones_own_is_apart_from_the_global_one(monkeypatch):
 
 
 def test_threads_that_ask_at_once_get_one_global_pool(monkeypatch):
-    monkeypatch.setattr(_pool, "_global_pool", None)
+    monkeypatch.setattr(_global, "_global_pool", None)
     together = threading.Barrier(16, timeout=WAIT)
 
     def ask(_: int) -> ResourcePool:
@@ -42,7 +42,7 @@ def test_threads_that_ask_at_once_get_one_global_pool(monkeypatch):
 
 
 def test_the_environment_counts_for_the_first_global_pool_too(monkeypatch):
-    monkeypatch.setattr(_pool, "_global_pool", None)
+    monkeypatch.setattr(_global, "_global_pool", None)
     monkeypatch.setenv("RESOURCE_POOL_LOW_MEMORY", "1")
     assert get_global_resource_pool().get_stats()["low_memory_mode"]
 

@@ -21,7 +21,7 @@ from hardware_detection import (
 )
 from hardware_detection.testing import fake_report, use_report
 from model_family_classifier import classify_model
-from resource_pool import ResourcePool, _pool, get_global_resource_pool
+from resource_pool import ResourcePool, _global, get_global_resource_pool
 from resource_pool.testing import FakeMachine
 from resource_pool.weights import locate_weights
 
@@ -38,7 +38,7 @@ def weights(tmp_path_factory) -> str:
 @pytest.fixture
 def pool(monkeypatch):
     """The global pool, fresh, on a machine with nothing but a CPU."""
-    monkeypatch.setattr(_pool, "_global_pool", None)
+    monkeypatch.setattr(_global, "_global_pool", None)
     with use_report(fake_report()):
         yield get_global_resource_pool()
 

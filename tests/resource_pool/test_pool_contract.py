@@ -18,7 +18,7 @@ from resource_pool import (
     ResourceNotFoundError,
     ResourcePool,
     SharedObjectError,
-    _pool,
+    _global,
     get_global_resource_pool,
 )
 
@@ -58,7 +58,7 @@ def test_importlib_util_is_there_for_a_script_that_imports_importlib_only():
 
 
 def test_the_global_pool_is_one_and_reads_the_environment_at_each_call(monkeypatch):
-    monkeypatch.setattr(_pool, "_global_pool", None)
+    monkeypatch.setattr(_global, "_global_pool", None)
     pool = get_global_resource_pool()
     for off in ("0", "", "false"):
         monkeypatch.setenv("RESOURCE_POOL_LOW_MEMORY", off)

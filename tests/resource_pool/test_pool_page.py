@@ -11,7 +11,7 @@ import pytest
 import transformers
 
 from hardware_detection.testing import fake_report, use_report
-from resource_pool import _pool
+from resource_pool import _global
 from resource_pool.weights import locate_weights
 
 PAGE = Path(__file__).parents[2] / "docs" / "pool.md"
@@ -25,7 +25,7 @@ FILES = {FILE.match(block)[1]: block for block in BLOCKS if FILE.match(block)}
 @pytest.fixture
 def offline(monkeypatch):
     """What the page loads by name is a tiny twin of it; the machine has nothing but a CPU."""
-    monkeypatch.setattr(_pool, "_global_pool", None)
+    monkeypatch.setattr(_global, "_global_pool", None)
     for auto in (transformers.AutoModel, transformers.AutoTokenizer):
         load = auto.from_pretrained
 

@@ -1,0 +1,35 @@
+"""From what a caller says to what is planned: which model is meant, and what is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from resource_pool._families import family_facts
+from resource_pool._identity import Identity
+from resource_pool._plans import BROWSERS, Request
+from resource_pool._preferences import parse_preferences
+
+Preferencelike = Mapping[str, Any] | None
+
+
+def requested(
+    model_type: str,
+    model_name: str,
+    hardware_preferences: Preferencelike,
+    revision: str | None,
+    variant: str | None,
+    needs: int | None,
+) -> tuple[Identity, Request]:
+    """Return which model is meant and the request; raises as ``ResourcePool.get_model`` does."""
+    model_name = os.fspath(model_name)  # a folder may come as a Path
+    preferences = parse_preferences(hardware_preferences)
+    facts = family_facts(preferences.model_family or model_type, model_name)
+    identity = Identity(facts.family, model_name, revision or "", variant or "")
+    request = Request(
+        identity.label, preferences, facts.priority, facts.barred, facts.browsers or BROWSERS
+    )
+    if needs is not None and needs < 0:
+        raise ValueError(f"needs must be 0 bytes or more, not {needs!r}.")
+    return identity, request if needs is None else request.needing(needs)
