@@ -36,6 +36,8 @@ JSON_INTRODUCTION = (
     "`model_db/model_database.schema.json`."
 )
 NOTE = "<!-- Written by docs/generate_reference.py; `make reference` writes it again. -->"
+# A flat list in a schema, told by its first word.
+_LIST = re.compile(r'\["(?P<first>\w+)",[^][]*\]')
 MARKS = "<!-- generated: {name} -->\n\n{text}\n\n<!-- end -->"
 
 
@@ -228,17 +230,13 @@ def _type(told: Mapping[str, Any]) -> str:
 
 def schemas() -> dict[Path, str]:
     """Return the schemas that list what the code knows, with those lists as they are now."""
-    lists = HARDWARE_NAMES, FAMILIES, ("AutoModel", *load_index()["auto_classes"], None)
-    known = {words[0]: json.dumps(words) for words in lists}
     files = DOCS / "schemas" / "detection.json", TOP / "model_db" / "model_database.schema.json"
-    return {
-        file: re.sub(
-            rf'\["({"|".join(known)})",[^\]]*\]',
-            lambda found: known[found[1]],
-            file.read_text(encoding="utf-8"),
-        )
-        for file in files
-    }
+    return {file: _LIST.sub(_listed, file.read_text(encoding="utf-8")) for file in files}
+
+
+def _listed(found: re.Match[str]) -> str:
+    lists = HARDWARE_NAMES, FAMILIES, ("AutoModel", *load_index()["auto_classes"], None)
+    return next((json.dumps(words) for words in lists if found["first"] in words), found[0])
 
 
 # Writing -----------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ from typing import Any
 
 from model_family_classifier import evidence as sources
 from model_family_classifier.configs import local_folder
+from model_family_classifier.data import template_of
 from model_family_classifier.database import look_up
 from model_family_classifier.documents import printable
 from model_family_classifier.errors import ClassificationInputError
 from model_family_classifier.evidence import Evidence
 from model_family_classifier.hardware import check_hw_compatibility, compatibility_of, priority_of
-from model_family_classifier.index import GUIDE_FAMILIES, default_auto_class, entry_of
+from model_family_classifier.index import default_auto_class, entry_of
 
 # How much evidence for something else takes from the confidence, at most.
 _DOUBT = 0.25
@@ -138,7 +139,7 @@ def _answer(
         "main_input": entry_of(model_type).get("main_input"),
         "evidence": [_shown(one) for one in found],
         "analyses": {one.source: _shown(one) for one in reversed(found)},
-        "template": f"hf_{family if family in GUIDE_FAMILIES else 'generic'}_template.py",
+        "template": template_of(family),
         "hardware_priority": priority_of(family, compatibility, matrix_path),
         "compatibility": compatibility,
     }

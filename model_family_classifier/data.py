@@ -29,6 +29,14 @@ def compiled_data() -> dict[str, Any]:
     return content
 
 
+@functools.cache
+def template_of(family: str) -> str:
+    """Return the name of a family's template; that of the generic one where it has none."""
+    name = f"hf_{family}_template.py"
+    there = (data_dir("templates") / f"{name}.j2").is_file()
+    return name if there else "hf_generic_template.py"
+
+
 def known_names() -> dict[str, Any]:
     """Return what names.yaml says: known, purposes, organisations, patterns, browsers, …"""
     names: dict[str, Any] = compiled_data()["names"]

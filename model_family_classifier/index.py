@@ -11,20 +11,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from model_family_classifier.confidence import confidence_of
-from model_family_classifier.data import data_dir
+from model_family_classifier.data import compiled_data, data_dir
 
-# The families of the guides have a template each; the further ones share the generic one.
-GUIDE_FAMILIES = ("embedding", "text_generation", "vision", "audio", "multimodal")
-FURTHER_FAMILIES = (
-    "video",
-    "time_series",
-    "reinforcement",
-    "diffusion",
-    "protein",
-    "tabular",
-    "graph",
-)
-FAMILIES = (*GUIDE_FAMILIES, *FURTHER_FAMILIES, "unknown")
+#: Every family: a row of the hardware matrix each.
+FAMILIES = tuple(compiled_data()["hardware_matrix"]["families"])
 
 _ENCODERS = {
     "embedding": "text_encoder",

@@ -37,7 +37,6 @@ _ADAPTERS = {
     "unknown": "computes, the browser does not tell on what",
 }
 PARTS = ("hardware_detection", "model_family_classifier", "resource_pool", "rp_cli.codegen")
-TEMPLATES = ("embedding", "text_generation", "vision", "audio", "multimodal", "generic")
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,13 @@ def _lines_of(name: str) -> Iterator[Line]:
 
 def check_files() -> Iterator[Line]:
     """Are the parts, the data and the packages there? Nothing of them is run."""
+    from rp_cli.codegen.plan import TEMPLATES
+
     for part in PARTS:
         found = importlib.util.find_spec(part)
         yield _present(part, found is not None, "install rp again: pip install rp-toolchain")
     for template in TEMPLATES:
-        file = data_dir("templates") / f"hf_{template}_template.py.j2"
+        file = data_dir("templates") / f"{template}.j2"
         yield _present(f"template {file.name}", file.is_file(), "install rp again")
     for data in ("architectures.json", "hardware_matrix.yaml"):
         yield _present(f"model_db {data}", (data_dir("model_db") / data).is_file(), "install again")

@@ -61,6 +61,8 @@ _KNOWN_CLASSES: tuple[tuple[str, str | None, frozenset[str]], ...] = (
     ("multimodal", None, frozenset({"AutoModelForImageTextToText"})),
     ("multimodal", "image_text_encoder", frozenset({"AutoModel"})),
 )
+#: The templates that rp has, as the guides print their names.
+TEMPLATES = (*dict.fromkeys(f"hf_{row[0]}_template.py" for row in _KNOWN_CLASSES), GENERIC_TEMPLATE)
 
 _BACKBONE = "AutoBackbone"
 _AUTO_CLASS = re.compile(r"AutoModel[A-Za-z0-9]*|AutoBackbone")

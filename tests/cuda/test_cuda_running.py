@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from template_models import RUN
 
 from model_family_classifier import classify_model
 from rp_cli.codegen.plan import make_plan
@@ -16,17 +17,6 @@ from rp_cli.codegen.write import write_tests
 
 pytestmark = [pytest.mark.cuda, pytest.mark.slow]
 
-MODELS = [
-    "bert-base-uncased",
-    "gpt2",
-    "meta-llama/Llama-2-7b-hf",
-    "t5-small",
-    "google/vit-base-patch16-224",
-    "openai/whisper-tiny",
-    "facebook/wav2vec2-base-960h",
-    "openai/clip-vit-base-patch32",
-    "llava-hf/llava-1.5-7b-hf",
-]
 RP = "from rp_cli.app import main; main()"
 
 
@@ -42,7 +32,7 @@ def run(folder: Path, **environment: str) -> list[dict]:
 @pytest.mark.parametrize("precision", [None, "fp16", "bf16"])
 def test_each_family_agrees_with_the_cpu(tmp_path, precision):
     """Every generated test passes on the GPU, in one worker that keeps its own pool."""
-    write_tests([make_plan(classify_model(name), device="cuda") for name in MODELS], tmp_path)
+    write_tests([make_plan(classify_model(name), device="cuda") for name in RUN], tmp_path)
     wish = {"device": "cuda", "force_device": True, "precision": precision}
     files = run(tmp_path, RP_WEIGHTS="tiny", TEST_HARDWARE_PREFERENCES=str(wish))
     bad = {

@@ -4,7 +4,7 @@ Made by: rp generate --model facebook/wav2vec2-base-960h
 Family: audio / speech_recognition (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: 51b876803f673973; once the file is edited, `rp generate` leaves it alone.
+Digest: cd9e516a55f38d0e; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -83,8 +83,7 @@ class TestFacebookWav2vec2Base960h(unittest.TestCase):
             return measuring.example_inputs(self.model, batch=batch)
         rate = self.processor.sampling_rate
         tones = self.make_tones(rate)[:batch]
-        inputs = dict(self.processor(tones, sampling_rate=rate, return_tensors="pt"))
-        return inputs
+        return dict(self.processor(tones, sampling_rate=rate, return_tensors="pt"))
 
     def make_tones(self, rate: int) -> list[Any]:
         """Return one second of each pitch, as arrays of `rate` samples."""

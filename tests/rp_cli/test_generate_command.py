@@ -9,23 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from template_models import TEMPLATE_OF
 
 from model_family_classifier import classify_model
-from rp_cli.codegen.plan import GENERIC_TEMPLATE, make_plan
+from model_family_classifier.data import data_dir
+from rp_cli.codegen.plan import GENERIC_TEMPLATE, TEMPLATES, make_plan
 from rp_cli.codegen.render import render
 from rp_cli.errors import ExitCode
 
-MODELS = {
-    "bert-base-uncased": "hf_embedding_template.py",
-    "gpt2": "hf_text_generation_template.py",
-    "t5-small": "hf_text_generation_template.py",
-    "google/vit-base-patch16-224": "hf_vision_template.py",
-    "openai/whisper-tiny": "hf_audio_template.py",
-    "facebook/wav2vec2-base-960h": "hf_audio_template.py",
-    "openai/clip-vit-base-patch32": "hf_multimodal_template.py",
-    "llava-hf/llava-1.5-7b-hf": "hf_multimodal_template.py",
-    "nobody/knows-this": "hf_generic_template.py",
-}
 KNOWN = classify_model("nobody/knows-this")
 
 
@@ -42,26 +33,36 @@ def constants(path: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("model", MODELS)
+def test_every_template_is_registered_and_has_a_model_here():
+    files = {file.stem for file in data_dir("templates").glob("hf_*_template.py.j2")}
+    for name in files - {"hf_base_template.py", *TEMPLATES}:
+        pytest.fail(f"templates/{name}.j2 has no row in _KNOWN_CLASSES of rp_cli/codegen/plan.py")
+    for name in TEMPLATES:
+        assert name in files, f"templates/{name}.j2 is missing, and rp_cli/codegen/plan.py names it"
+        assert name in TEMPLATE_OF.values(), f"add a model of {name} to tests/template_models.py"
+
+
+@pytest.mark.parametrize("model", TEMPLATE_OF)
 def test_the_generated_file_is_the_golden_one(model, request):
     plan = make_plan(classify_model(model))
     golden = Path(__file__).parents[1] / "golden" / plan.file_name
     if request.config.getoption("--update-golden"):
         golden.write_text(render(plan), encoding="utf-8")
-    assert render(plan) == golden.read_text(encoding="utf-8")
+    assert golden.is_file(), f"{golden.name} is missing: run `make golden`"
+    assert render(plan) == golden.read_text(encoding="utf-8"), "run `make golden`"
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", TEMPLATE_OF)
 def test_the_template_follows_the_family(rp, tmp_path, model):
     (result,) = rp("generate", "--model", model, "--output-dir", tmp_path, "--json").json
-    assert result["template"] == MODELS[model]
+    assert result["template"] == TEMPLATE_OF[model]
     assert Path(result["path"]).is_file()
 
 
 def test_the_files_are_formatted_as_ruff_does(rp, tmp_path):
-    models = [argument for model in MODELS for argument in ("--model", model)]
+    models = [argument for model in TEMPLATE_OF for argument in ("--model", model)]
     rp("generate", *models, "--output-dir", tmp_path)
-    assert len(list(tmp_path.iterdir())) == len(MODELS)
+    assert len(list(tmp_path.iterdir())) == len(TEMPLATE_OF)
     for command in (["format", "--check"], ["check", "--select=E9,F"]):
         ruff = [
             sys.executable,
@@ -283,7 +284,7 @@ def test_a_class_that_the_template_does_not_know_gets_the_generic_one(rp, tmp_pa
         ("multimodal", "audio_language", "AutoModel", GENERIC_TEMPLATE),
         ("embedding", "reranker", "AutoModelForSequenceClassification",
          "hf_embedding_template.py"),
-        ("video", None, "AutoModelForVideoClassification", GENERIC_TEMPLATE),
+        ("unknown", None, "AutoModel", GENERIC_TEMPLATE),
     ],
 )  # fmt: skip
 def test_the_template_follows_the_class(family, subfamily, auto_class, template):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from template_models import TEMPLATE_OF
 
 from model_family_classifier import classify_model
 from rp_cli.codegen.plan import STYLES, TestPlan, make_plan
@@ -17,17 +18,8 @@ from rp_cli.codegen.render import _source, render, render_all
 from rp_cli.errors import BadInputError
 
 KNOWN = classify_model("nobody/knows-this")
-# One of each template; the first and the last are also written for pytest here.
-MODELS = (
-    "bert-base-uncased",
-    "gpt2",
-    "t5-small",
-    "google/vit-base-patch16-224",
-    "openai/whisper-tiny",
-    "openai/clip-vit-base-patch32",
-    "llava-hf/llava-1.5-7b-hf",
-    "nobody/knows-this",
-)
+# The first and the last are also written for pytest here.
+MODELS = tuple(TEMPLATE_OF)
 # Text that ends a string, a docstring, a comment or a line, and anything else.
 ESCAPES = ('"' * 3, "'" * 3, '"', "'", "\\", "\\N{", "\n", "\r", "{{ 1 }}", "#", "; x()")
 HOSTILE = st.lists(st.one_of(st.sampled_from(ESCAPES), st.text()), min_size=1).map("".join)
