@@ -30,7 +30,8 @@ def problems(report: Any) -> list[str]:
 def test_the_schema_is_one_and_names_every_backend() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     for key in ("hardware", "details"):
-        assert tuple(SCHEMA["properties"][key]["required"]) == hd.HARDWARE_NAMES
+        named = tuple(SCHEMA["properties"][key]["required"])
+        assert named == hd.HARDWARE_NAMES, "run `make reference`"
 
 
 def test_a_detection_fits(empty_machine: Callable[[], int]) -> None:

@@ -123,7 +123,7 @@ def test_rocm_is_driven_as_cuda_and_shown_only_where_it_is() -> None:
 
 
 def test_every_hardware_that_detection_knows_is_known_here() -> None:
-    assert {*BACKENDS, *matrix.OTHER_HARDWARE} == set(HARDWARE_NAMES)
+    assert {*BACKENDS, *matrix.OTHER_HARDWARE} == set(HARDWARE_NAMES), "run `rp models index`"
 
 
 def test_what_detection_proves_is_chosen() -> None:

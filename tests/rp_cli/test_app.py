@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,13 @@ def test_help_lists_every_command_with_its_line(rp):
     for name, (_, text) in COMMANDS.items():
         assert name in done.out
         assert text in done.out
+
+
+def test_the_readme_tells_of_every_command():
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`rp ([a-z-]+)", text))
+    for name in COMMANDS:
+        assert name in told, f"README's table of commands has no row for `rp {name}`"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
