@@ -25,6 +25,17 @@ class State(enum.Enum):
 
 
 @dataclass(eq=False)
+class Mark:
+    """Stands for a load where its entry would be kept alive by what outlives it.
+
+    ``charged`` is whether the load's bytes are, or will be, in the ledger: not those of one whose
+    object its caller has got and the store has not.
+    """
+
+    charged: bool = True
+
+
+@dataclass(eq=False)
 class Entry:
     """One resource. All of it is guarded by the store's lock, except what a loader prepares."""
 
@@ -46,8 +57,7 @@ class Entry:
     floor: float = 0.0  # the eviction's inflation when it was last used
     charges: tuple[int, ...] = ()
     forward: Entry | None = None  # the entry that took this one's leases over
-    # Stands for this load where the entry itself would be kept alive by what outlives it.
-    created_for: object = field(default_factory=object)
+    created_for: Mark = field(default_factory=Mark)
 
     @property
     def ready(self) -> bool:

@@ -92,6 +92,8 @@ class Loader(Admission):
         try:
             yield
         except BaseException as error:
+            if not entry.ready:
+                self._placer.disclaim(entry)
             self._log.add(Event("fail", entry.key, f"{type(error).__name__}: {error}"))
             raise
 

@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from resource_pool._entries import Mark
+
 # Rows of parameters that have died are swept out when there may be this many of them.
 _SWEEP_AFTER = 10_000
 
@@ -14,7 +16,7 @@ _SWEEP_AFTER = 10_000
 class Owner(NamedTuple):
     """Whose parameters they are: what stands for the load, and its key."""
 
-    mark: object
+    mark: Mark
     label: str
 
 
@@ -34,7 +36,7 @@ class Placed:
         """Note parameters as ``owner``'s; return those that are others' already, by their owner.
 
         All are looked at and noted in one step: of two loads of one object, one is told of the
-        other.
+        other. What nobody answers for in the ledger becomes ``owner``'s, though it is others'.
         """
         others: dict[Owner, list[Any]] = {}
         with self._lock:
@@ -44,7 +46,8 @@ class Placed:
                     row = self._rows.get(id(part))
                     if row and row[0]() is part and row[1].mark is not owner.mark:
                         others.setdefault(row[1], []).append(part)
-            theirs = {id(part) for shared in others.values() for part in shared}
+            charged = (shared for other, shared in others.items() if other.mark.charged)
+            theirs = {id(part) for shared in charged for part in shared}
             mine = [part for part in parts if id(part) not in theirs] if theirs else parts
             rows = [(reference, owner) for reference in map(weakref.ref, mine)]
             self._rows.update(zip(map(id, mine), rows, strict=True))
@@ -52,10 +55,10 @@ class Placed:
                 self._sweep()
         return others
 
-    def disclaim(self, owner: Owner) -> None:
-        """Take back what ``owner`` was noted for: nothing was placed after all."""
+    def disclaim(self, mark: Mark) -> None:
+        """Take back what a load was noted for: nothing was placed after all."""
         with self._lock:
-            self._rows = {n: row for n, row in self._rows.items() if row[1].mark is not owner.mark}
+            self._rows = {n: row for n, row in self._rows.items() if row[1].mark is not mark}
 
     def after_fork(self) -> None:
         """In a forked child: another thread may have held the lock."""

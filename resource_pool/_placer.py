@@ -39,6 +39,10 @@ class Placer:
         """In a forked child, where no other thread is left."""
         self._placed.after_fork()
 
+    def disclaim(self, entry: Entry) -> None:
+        """Forget whose parameters they were: the load has failed, and may be tried again."""
+        self._placed.disclaim(entry.created_for)
+
     def place(self, entry: Entry, value: Any, decision: Decision, identity: Identity) -> Loaded:
         """Put a new model where it was decided, and say what it then is."""
         if decision.notes:
@@ -55,6 +59,7 @@ class Placer:
             else:
                 left = self._devices.place(value, decision.device, decision.dtype, seen)
         except Exception as error:
+            self.disclaim(entry)
             for device in decision.devices:
                 self._observer.remember_failure(identity, device, error)
             raise
@@ -65,7 +70,7 @@ class Placer:
         facts = self._devices.describe(value, seen)
         facts["backend"] = "unknown" if left else decision.backend
         facts["weights"] = _origin(value, facts.pop("marks", None), at_once=bool(decision.spread))
-        if others:
+        if others := {o: parts for o, parts in others.items() if o.mark.charged}:
             facts["shares"] = frozenset(owner.mark for owner in others)
             shared = [part for parts in others.values() for part in parts]
             facts["shared_sizes"] = self._devices.sizes(shared)
@@ -83,7 +88,7 @@ class Placer:
         owner = Owner(entry.created_for, entry.key)
         others = self._placed.claim(self._devices.parts(value, seen), owner)
         if others and self._devices.would_change(value, decision.device, decision.dtype):
-            self._placed.disclaim(owner)
+            self.disclaim(entry)
             raise SharedObjectError(
                 f"The constructor of {entry.key} returned an object that shares parameters with "
                 f"{next(iter(others)).label}; it must load an instance of its own."

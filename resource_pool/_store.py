@@ -206,7 +206,8 @@ class Store:
             entry.value, entry.facts, entry.fingerprint = value, facts, None
             self.ledger.settle(entry.charges)
             entry.charges = ()
-            if self._entries.get(entry.key) is entry:
+            entry.created_for.charged = self._entries.get(entry.key) is entry
+            if entry.created_for.charged:
                 entry.charges = self.ledger.charge(entry.key, entry.charged, "used")
             entry.state = State.READY
             self._answer(entry)

@@ -153,3 +153,55 @@ def test_a_model_that_shares_weights_is_not_moved_by_itself():
     with pytest.raises(DeviceBusyError, match="shares weights"):
         pool.move_model_to_device("vision", "m", "cpu", variant="a")
     assert model.device == "cuda:0"
+
+
+# -- what a load that failed, or that nobody waited for, leaves behind --------------------------
+
+CPU = {"device": "cpu", "force_device": True}
+
+
+def test_an_object_whose_load_failed_is_charged_when_it_loads_again():
+    machine = FakeMachine({"cpu": 100})
+    pool, only = machine.pool(), [FakeModel(machine, 60)]
+    machine.devices.broken["cpu"] = RuntimeError("hiccup")
+    with pytest.raises(RuntimeError, match="hiccup"):
+        pool.get_model("vision", "m", lambda: only[0], CPU)
+    machine.devices.broken.clear()
+    gc.collect()  # the error's frames
+    pool.get_model("vision", "m", lambda: only.pop(), CPU)
+    assert pool.get_stats()["memory_usage_mb"] == 60
+    pool.get_model("vision", "next", machine.loader(60), CPU, needs=60 * MIB)  # m makes room
+    assert pool.get_stats()["memory_usage_mb"] == 60
+
+
+def test_an_object_whose_load_failed_may_be_moved_when_it_loads_again():
+    machine = FakeMachine({"cpu": 100, "cuda:0": 100})
+    pool, model = machine.pool(), FakeModel(machine, 60)
+    forced = {**GPU, "force_device": True}
+    machine.devices.broken["cuda:0"] = RuntimeError("hiccup")
+    with pytest.raises(RuntimeError, match="hiccup"):
+        pool.get_model("vision", "m", lambda: model, forced)
+    machine.devices.broken.clear()
+    machine.clock.now += 120  # the device is tried again
+    assert pool.get_model("vision", "m", lambda: model, forced).device == "cuda:0"
+
+
+def test_a_load_that_fails_after_it_was_placed_leaves_no_claim_behind(monkeypatch):
+    machine = FakeMachine({"cpu": 100})
+    pool, model = machine.pool(), FakeModel(machine, 60)
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.devices, "describe", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pool.get_model("vision", "m", lambda: model, CPU)
+    pool.get_model("vision", "m", lambda: model, CPU)
+    assert pool.get_stats()["memory_usage_mb"] == 60
+
+
+def test_an_object_that_another_took_the_place_of_is_charged_where_it_is_cached():
+    machine = FakeMachine({"cpu": 1000})
+    pool, model = machine.pool(), FakeModel(machine, 60)
+    first = pool.get_model("vision", "m", machine.loader(60), {**CPU, "precision": "fp32"})
+    # Only its load shows that float32 is its own dtype, and that such a one is here already.
+    assert pool.get_model("vision", "m", lambda: model, CPU) is first
+    pool.get_model("vision", "m", lambda: model, CPU, variant="b")
+    assert pool.get_stats()["memory_usage_mb"] == 120
