@@ -21,7 +21,7 @@ from resource_pool._routes import Routes
 from resource_pool._store import Store
 from resource_pool._waiting import Joined
 from resource_pool.devices import Devices
-from resource_pool.errors import LoadTimeoutError, PoolError
+from resource_pool.errors import InsufficientMemoryError, LoadTimeoutError, PoolError
 
 
 class Admission:
@@ -53,7 +53,15 @@ class Admission:
 
     def plan(self, identity: Identity, request: Request) -> Decision:
         """Return what would be decided now, without doing it."""
-        return decide(self._experience.with_needs(identity, request), self._snapshot(identity))
+        return self._decide(self._experience.with_needs(identity, request), identity)
+
+    def _decide(self, request: Request, identity: Identity) -> Decision:
+        """Decide; before a shortage is told, look for what only the garbage collector holds."""
+        try:
+            return decide(request, self._snapshot(identity))
+        except InsufficientMemoryError:
+            self.observer.collect()
+        return decide(request, self._snapshot(identity))
 
     def _snapshot(self, identity: Identity) -> Snapshot:
         snapshot = self.observer.snapshot(identity)
@@ -152,7 +160,7 @@ class Admission:
         request = self._experience.with_needs(identity, request)
         while True:
             try:
-                decision = decide(request, self._snapshot(identity))
+                decision = self._decide(request, identity)
             except PoolError:
                 if mine is not None:
                     raise

@@ -52,6 +52,7 @@ class Ladder:
             yield "trying the CPU", on_cpu(request, snapshot)
 
     def _by_evicting(self, decision: Decision) -> Iterator[tuple[str, Decision]]:
+        self._observer.collect()  # what garbage keeps on a device is in the way as well
         for name in map(memory_place, decision.devices):
             with self._store.lock:
                 there = self._observer.candidates(name)

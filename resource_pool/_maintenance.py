@@ -61,22 +61,17 @@ class Maintenance:
 
     def enable_low_memory(self) -> None:
         """Turn low-memory mode on because somebody asked for it: it stays on."""
-        self._mode.asked_for = True
-        if not self._mode.low_memory:
+        with self._store.lock:
+            self._mode.asked_for = True
             self._set_low_memory(True)
 
     def _switch(self, memory: dict[str, Any]) -> None:
         """Enter low-memory mode where little is available, and leave it where that is over."""
-        available = memory["available_mb"]
-        if not self._mode.low_memory:
-            if available < LOW_MEMORY_MB and available < self._low(memory):
-                logger.warning(
-                    "Low memory detected (%.1f MB). Enabling low memory mode.", available
-                )
-                self._set_low_memory(True)
-        elif not self._mode.asked_for and available >= LOW_MEMORY_OVER * self._low(memory):
+        available, low = memory["available_mb"], self._low(memory)
+        if available < min(LOW_MEMORY_MB, low) and self._set_low_memory(True):
+            logger.warning("Low memory detected (%.1f MB). Enabling low memory mode.", available)
+        elif available >= LOW_MEMORY_OVER * low and self._set_low_memory(False):
             logger.info("Low memory is over (%.1f MB). Leaving low memory mode.", available)
-            self._set_low_memory(False)
 
     def _low(self, memory: dict[str, Any]) -> float:
         """Return the MB of available RAM below which low-memory mode is right."""
@@ -86,10 +81,18 @@ class Maintenance:
         # A small container is no machine under stress: its own limit is the measure.
         return min(LOW_MEMORY_MB, LOW_MEMORY_CONTAINER_SHARE * float(memory["total_mb"]))
 
-    def _set_low_memory(self, on: bool) -> None:
-        self._mode.low_memory = on
-        self._log.keep(LOW_MEMORY_MAX_EVENTS if on else MAX_EVENTS)
+    def _set_low_memory(self, on: bool) -> bool:
+        """Switch the mode, unless somebody wants it on; return whether it has changed.
+
+        Decided under the store's lock: a wish may come at the moment of leaving.
+        """
+        with self._store.lock:
+            if on is self._mode.low_memory or (self._mode.asked_for and not on):
+                return False
+            self._mode.low_memory = on
+            self._log.keep(LOW_MEMORY_MAX_EVENTS if on else MAX_EVENTS)
         self._log.add(Event("low_memory", "", "on" if on else "off"))
+        return True
 
     def drop_older_than(self, seconds: float, why: str, *, unless_held: bool = False) -> list[Any]:
         """Evict what nobody asked for in the last ``seconds``, nor in its own time to live."""

@@ -90,11 +90,24 @@ class Observer:
             now = self._store.clock()
             due = now - self._collected_at >= COLLECT_EVERY_SECONDS
             collect = due and self._store.ledger.has("leaving")
-            if collect:
-                self._collected_at = now
         if collect:
-            gc.collect()
-            self._store.settle()
+            self.collect()
+
+    def collect(self) -> None:
+        """Collect garbage: what a cycle of its own keeps is held by nobody."""
+        with self._store.lock:
+            self._collected_at = self._store.clock()
+        gc.collect()
+        self._store.settle()
+
+    def _is_held(self, group: Sequence[Entry]) -> bool:
+        """Whether somebody holds any of these; garbage is looked for now and then."""
+        if not seem_held(group):
+            return False
+        if self._store.clock() - self._collected_at < COLLECT_EVERY_SECONDS:
+            return True
+        self.collect()
+        return seem_held(group)
 
     def candidates(self, device: str) -> list[Candidate]:
         """Return the models that may go, with what each would free on a device.
@@ -103,7 +116,7 @@ class Observer:
         """
         models = [entry for entry in self._store.entries() if entry.kind == "model"]
         return [
-            _candidate(group, device)
+            _candidate(group, device, functools.partial(self._is_held, group))
             for group in sharing(models)
             if all(entry.movable for entry in group)
         ]
@@ -132,7 +145,7 @@ class Observer:
             self._failed = {k: f for k, f in self._failed.items() if f[0] > now}
 
 
-def _candidate(group: Sequence[Entry], device: str) -> Candidate:
+def _candidate(group: Sequence[Entry], device: str, is_held: Callable[[], bool]) -> Candidate:
     first, *others = group
     return Candidate(
         first.key,
@@ -140,7 +153,7 @@ def _candidate(group: Sequence[Entry], device: str) -> Candidate:
         sum(entry.hits for entry in group),
         sum(entry.load_seconds for entry in group),
         max(entry.floor for entry in group),
-        functools.partial(seem_held, group),
+        is_held,
         tuple(entry.key for entry in others),
     )
 

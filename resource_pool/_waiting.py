@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from resource_pool._entries import Entry
@@ -84,10 +85,12 @@ class Waits:
 
 def checked(entry: Entry, constructor: Callable[[], Any]) -> Any:
     """Call a constructor on behalf of an entry, and refuse None."""
-    token = _LOADING.set(loading() | {entry.created_for})
+    call = _Call(entry.created_for)
+    token = _LOADING.set((*_LOADING.get(), call))
     try:
         value = constructor()
     finally:
+        call.over = True
         _LOADING.reset(token)
     if value is None:
         raise NoneResourceError(
@@ -101,7 +104,15 @@ def loading() -> frozenset[object]:
 
     A coroutine that a constructor runs, and the thread in which that waits, belong to it.
     """
-    return _LOADING.get()
+    return frozenset(call.load for call in _LOADING.get() if not call.over)
 
 
-_LOADING: ContextVar[frozenset[object]] = ContextVar("rp_pool_loading", default=frozenset())
+@dataclass(eq=False)
+class _Call:
+    """A constructor's call, which a copy of its context (a task, a thread) may outlive."""
+
+    load: object
+    over: bool = False
+
+
+_LOADING: ContextVar[tuple[_Call, ...]] = ContextVar("rp_pool_loading", default=())

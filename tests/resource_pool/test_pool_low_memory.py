@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -314,3 +316,26 @@ def test_low_memory_mode_that_was_asked_for_never_ends_by_itself(machine, monkey
     for name in "ab":
         load(pool, machine, name, 0.01, hardware_preferences=preferences)
         assert pool.get_stats()["low_memory_mode"]
+
+
+def test_a_wish_for_low_memory_mode_at_the_moment_of_leaving_it_counts(pool, machine, caplog):
+    caplog.set_level("INFO", "resource_pool")
+    available(machine, 1000)
+    pool._maintenance.look()
+
+    class Wish(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> None:
+            if "Leaving" in record.getMessage():
+                wishes.submit(pool.enable_low_memory_mode).result(WAIT)
+
+    handler = Wish()
+    logging.getLogger("resource_pool").addHandler(handler)
+    available(machine, 48 * 1024)
+    try:
+        with ThreadPoolExecutor(1) as wishes:
+            pool._maintenance.look()
+    finally:
+        logging.getLogger("resource_pool").removeHandler(handler)
+    assert pool.get_stats()["low_memory_mode"]
+    pool._maintenance.look()
+    assert pool.get_stats()["low_memory_mode"]

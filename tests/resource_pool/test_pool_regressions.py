@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import os
 import subprocess
@@ -20,7 +21,7 @@ from resource_pool import (
     _system,
 )
 from resource_pool.devices import Memory
-from resource_pool.testing import FakeMachine, FakeModel
+from resource_pool.testing import MIB, FakeMachine, FakeModel
 
 GPU = {"device": "cuda:0"}
 WAIT = 10.0
@@ -342,3 +343,69 @@ def test_an_asynchronous_hit_does_not_wait_for_loads():
             await asyncio.gather(*loads)
 
     assert asyncio.run(ask())
+
+
+def test_a_context_that_outlives_a_constructor_may_wait_for_the_models_move(monkeypatch):
+    """As a task has that the constructor began."""
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool, contexts, joined = machine.pool(), [], []
+
+    def load() -> FakeModel:
+        contexts.append(contextvars.copy_context())
+        return FakeModel(machine, 10)
+
+    pool.get_model("vision", "m", load, {"device": "cpu"})
+    place = machine.devices.place
+
+    def moving(*arguments) -> str:
+        with ThreadPoolExecutor(1) as threads:
+            (key,) = (entry.key for entry in pool._store.entries())
+            joined.append(threads.submit(contexts[0].run, pool._store.join, key).result(WAIT))
+        return place(*arguments)
+
+    monkeypatch.setattr(machine.devices, "place", moving)
+    model = pool.move_model_to_device("vision", "m", "cuda:0")
+    assert joined[0].result(WAIT) is model
+
+
+def in_a_cycle(pool: ResourcePool, machine: FakeMachine, preferences: dict) -> None:
+    """Load a model of 60 MiB and leave it to the garbage collector, as a forward may do."""
+    cycle = [pool.get_model("vision", "m", machine.loader(60), preferences)]
+    cycle.append(cycle)
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_only_garbage_holds_makes_room():
+    machine = FakeMachine({"cpu": 100})
+    pool = machine.pool()
+    for name in "ab":  # at one moment of the clock
+        in_a_cycle(pool, machine, {"device": "cpu"})
+        pool.get_model("vision", name, machine.loader(60, seconds=0), None, needs=60 * MIB)
+        assert len(pool.models) == 1
+        pool.clear()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_only_garbage_holds_makes_room_where_there_is_another_device():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool = machine.pool()
+    in_a_cycle(pool, machine, GPU)
+    model = pool.get_model("vision", "next", machine.loader(60), None, needs=60 * MIB)
+    assert model.device == "cuda:0"
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_only_garbage_holds_goes_where_memory_runs_out():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool = machine.pool()
+    in_a_cycle(pool, machine, GPU)
+    pool._loader.observer._collected_at = machine.clock.now
+    assert pool.get_model("vision", "next", machine.loader(60, 0), GPU).device == "cuda:0"
