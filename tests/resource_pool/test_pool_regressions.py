@@ -408,4 +408,5 @@ def test_what_only_garbage_holds_goes_where_memory_runs_out():
     pool = machine.pool()
     in_a_cycle(pool, machine, GPU)
     pool._loader.observer._collected_at = machine.clock.now
-    assert pool.get_model("vision", "next", machine.loader(60, 0), GPU).device == "cuda:0"
+    model = pool.get_model("vision", "next", machine.loader(60, 0), GPU)
+    assert (model.device, model.dtype) == ("cuda:0", "float32")
