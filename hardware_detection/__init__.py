@@ -96,7 +96,11 @@ __all__ = [
 
 
 def detect_available_hardware(
-    cache_file: str | Path | None = None, *, refresh: bool = False, web: bool = False
+    cache_file: str | Path | None = None,
+    *,
+    refresh: bool = False,
+    web: bool = False,
+    store: bool = True,
 ) -> dict[str, Any]:
     """Return what this machine can compute on; from the cache if that still holds.
 
@@ -109,6 +113,7 @@ def detect_available_hardware(
         refresh: detect anew, whatever is remembered.
         web: start the installed browsers and compute in them, for WebGPU and WebNN; takes
             seconds. What was found out is remembered like the rest.
+        store: write the cache file; False: read it where it is, and write nothing.
 
     Raises:
         HardwareCacheError: ``cache_file`` was given and is malformed or cannot be read or
@@ -116,7 +121,7 @@ def detect_available_hardware(
     """
     from hardware_detection.service import available_hardware
 
-    return available_hardware(cache_file, refresh=refresh, web=web)
+    return available_hardware(cache_file, refresh=refresh, web=web, store=store)
 
 
 def detect_hardware_with_comprehensive_checks(*, web: bool = False) -> dict[str, Any]:

@@ -55,7 +55,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def available_hardware(
-    cache_file: str | Path | None, *, refresh: bool, web: bool
+    cache_file: str | Path | None, *, refresh: bool, web: bool, store: bool = True
 ) -> dict[str, Any]:
     """Return the report; see ``hardware_detection.detect_available_hardware``."""
     if _REPLACEMENTS:
@@ -67,8 +67,11 @@ def available_hardware(
         detection = None if refresh else _recall(path, machine)
         from_cache = detection is not None
         if detection is None:
-            detection, from_cache = _obtain(path, machine, named=named, refresh=refresh)
-            _MEMORY[path] = _Remembered(detection, relevant(machine.environ), _signature(path))
+            detection, from_cache = _obtain(
+                path, machine, named=named, refresh=refresh, store=store
+            )
+            if store or from_cache:  # else a later call that may write would find no need to
+                _MEMORY[path] = _Remembered(detection, relevant(machine.environ), _signature(path))
     return report_now(detection, machine, from_cache=from_cache)
 
 
@@ -110,8 +113,10 @@ def _recall(path: Path, machine: Machine) -> Detection | None:
     return known.detection if same_file and _answers(known.detection, machine) else None
 
 
-def _obtain(path: Path, machine: Machine, *, named: bool, refresh: bool) -> tuple[Detection, bool]:
-    """Return a detection and whether it was read from the file; detect and write otherwise."""
+def _obtain(
+    path: Path, machine: Machine, *, named: bool, refresh: bool, store: bool
+) -> tuple[Detection, bool]:
+    """Return a detection and whether it was read from the file; detect and store otherwise."""
     if named and not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir raises on some names
         raise HardwareCacheError(
             f"the folder of the hardware cache {path} does not exist; create it first"
@@ -119,6 +124,8 @@ def _obtain(path: Path, machine: Machine, *, named: bool, refresh: bool) -> tupl
     found = None if refresh else _believed(_content(path, named=named), machine)
     if found is not None:
         return found, True
+    if not store:
+        return _detect(machine), False
     with cache.locked(path):
         # Another process may have detected while this one waited.
         content = _content(path, named=named)

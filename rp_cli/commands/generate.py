@@ -133,6 +133,8 @@ def command(
     """
     if debug:
         log_to_stderr()
+    if diff and json_output:
+        raise BadInputError("--diff prints a diff and no JSON; give --json with --dry-run instead.")
     folder = _path("--output-dir", output_dir)
     cache = None if hw_cache is None else _path("--hw-cache", hw_cache)
     database = None if model_db is None else _path("--model-db", model_db)
@@ -152,7 +154,9 @@ def command(
     from hardware_detection import detect_available_hardware
     from rp_cli.codegen.write import draft_tests, write_drafts
 
-    report = detect_available_hardware(cache_file=cache, refresh=clear_cache and not only_look)
+    report = detect_available_hardware(
+        cache_file=cache, refresh=clear_cache and not only_look, store=not only_look
+    )
     if target is Target.transformers_js:
         from rp_cli.codegen.transformers_js import draft_web_tests, web_plan
 
@@ -179,10 +183,10 @@ def command(
         print_json(results)
     elif len(results) < _MANY:
         for result in results:
-            _print(result, dry_run)
+            _print(result, _done(result, dry_run, force))
     else:
         for result in results:
-            typer.echo(f"{_done(result, dry_run)} {result['path']}  {result['template']}")
+            typer.echo(f"{_done(result, dry_run, force)} {result['path']}  {result['template']}")
 
 
 def _names(given: Sequence[str], file: Path | None) -> list[str]:
@@ -303,18 +307,20 @@ def _result(
     }
 
 
-def _done(result: Mapping[str, Any], dry_run: bool) -> str:
+def _done(result: Mapping[str, Any], dry_run: bool, force: bool) -> str:
     """Return what was done to a file, or would be."""
     if result["status"] == "unchanged":
         return "Unchanged:"
     if not dry_run:
         return "Wrote"
-    return "Edited, needs --force:" if result["status"] == "edited" else "Would write"
+    if result["status"] != "edited":
+        return "Would write"
+    return "Would overwrite what was edited:" if force else "Edited, needs --force:"
 
 
-def _print(result: Mapping[str, Any], dry_run: bool) -> None:
+def _print(result: Mapping[str, Any], done: str) -> None:
     family = "/".join(part for part in (result["family"], result["subfamily"]) if part)
-    typer.echo(f"{_done(result, dry_run)} {result['path']}")
+    typer.echo(f"{done} {result['path']}")
     typer.echo(f"  Family:    {family} (confidence: {result['confidence']:.2f})")
     typer.echo(f"  Template:  {result['template']}, {result['auto_class']}")
     typer.echo(f"  Device:    {_device(result)}")

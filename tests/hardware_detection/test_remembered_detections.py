@@ -51,6 +51,23 @@ def grown_older(hours: float, *, path: Path | None = None) -> None:
     file.write_text(json.dumps(data))
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_without_storing_a_cache_is_read_and_none_is_made(
+    empty_machine: Callable[[], int], tmp_path: Path, named: bool
+) -> None:
+    file = tmp_path / "hw.json" if named else None
+    path = file or hd.default_cache_path()
+    assert hd.detect_available_hardware(file, store=False)["from_cache"] is False
+    assert [*path.parent.iterdir()] == []
+    assert hd.detect_available_hardware(file)["from_cache"] is False
+    before = path.read_bytes()
+    service._MEMORY.clear()
+    assert hd.detect_available_hardware(file, store=False)["from_cache"] is True
+    assert hd.detect_available_hardware(file, store=False, refresh=True)["from_cache"] is False
+    assert path.read_bytes() == before
+    assert empty_machine() == 3
+
+
 class TestFaultsThatPass:
     def test_a_slow_start_is_not_remembered_as_a_fact(
         self, gpu_machine: Callable[..., None]

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+import hardware_detection
+from hardware_detection.testing import fake_report
 from model_family_classifier import classify_model
 from rp_cli.codegen.plan import make_plan
 from rp_cli.codegen.render import is_unedited, render
@@ -84,6 +86,39 @@ def test_a_dry_run_says_what_needs_force(rp, tmp_path, edited):
     done = rp("generate", "--model", "gpt2", "--dry-run", "--output-dir", tmp_path)
     assert done.code == 0
     assert f"Edited, needs --force: {edited}" in done.out
+
+
+def test_a_dry_run_with_force_says_what_would_be_overwritten(rp, tmp_path, edited):
+    before = edited.read_text()
+    done = rp("generate", "--model", "gpt2", "--dry-run", "--force", "--output-dir", tmp_path)
+    assert done.code == 0
+    assert f"Would overwrite what was edited: {edited}" in done.out
+    assert "needs --force" not in done.out
+    assert edited.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "stored"), [("--dry-run", False), ("--diff", False), ("--force", True)]
+)
+def test_only_looking_stores_no_detection(rp, tmp_path, monkeypatch, option, stored):
+    """Neither in a cache that was named nor in the default one."""
+    asked = []
+
+    def detected(**options):
+        asked.append(options["store"])
+        return fake_report()
+
+    monkeypatch.setattr(hardware_detection, "detect_available_hardware", detected)
+    arguments = ("generate", "--model", "gpt2", option, "--output-dir", tmp_path)
+    assert rp(*arguments, "--hw-cache", tmp_path / "hw.json").code == rp(*arguments).code == 0
+    assert asked == [stored, stored]
+
+
+def test_a_diff_is_no_json(rp, tmp_path):
+    options = ("--diff", "--json", "--output-dir", tmp_path / "out")
+    done = rp("generate", "--model", "gpt2", *options)
+    assert (done.code, done.out) == (ExitCode.BAD_INPUT, "")
+    assert "--dry-run" in done.err
 
 
 def test_diff_shows_what_would_be_lost(rp, tmp_path, edited):
