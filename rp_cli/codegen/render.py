@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import tempfile
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,18 +98,53 @@ def format_sources(sources: Iterable[str]) -> list[str]:
 def _source(plan: TestPlan, template_dir: Path | None) -> str:
     from jinja2 import TemplateError
 
+    mistakes = (TemplateError, ArithmeticError, AttributeError, LookupError, OSError,
+                RecursionError, TypeError, ValueError)  # fmt: skip
     try:
-        source = environment(template_dir).get_template(f"{plan.template}.j2").render(plan=plan)
-    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        return _written(plan, template_dir)
+    except SyntaxError as error:
         if template_dir is None:
             raise
-        where = getattr(error, "name", None) or f"{plan.template}.j2"
-        line = getattr(error, "lineno", None)
-        place = f"{where}, line {line}" if line else where
-        raise BadInputError(f"The template {template_dir}/{place} is wrong: {error}.") from error
+        what = f"{error.msg}: {(error.text or '').strip()}".rstrip(": ")
+        raise BadInputError(f"The templates of {template_dir} make no Python: {what}.") from error
+    except mistakes as error:
+        if template_dir is None:
+            raise
+        place = _place(error) or f"{plan.template}.j2"
+        raise BadInputError(
+            f"The template {template_dir}/{place} is wrong: {_what(error)}."
+        ) from error
+
+
+def _written(plan: TestPlan, template_dir: Path | None) -> str:
+    source = environment(template_dir).get_template(f"{plan.template}.j2").render(plan=plan)
     if plan.left_out:
         source = leave_out(source, plan.left_out)
     return source if plan.style == STYLES[0] else to_pytest(source)
+
+
+def _place(error: Exception) -> str:
+    """Return the template and the line of a mistake; "" where nothing tells."""
+    from jinja2 import TemplateSyntaxError
+
+    if isinstance(error, TemplateSyntaxError) and error.name:
+        return f"{error.name}, line {error.lineno}"
+    # Jinja2 puts its templates' lines into the traceback.
+    for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
+        if frame.f_code.co_filename.endswith(".j2"):
+            return f"{Path(frame.f_code.co_filename).name}, line {line}"
+    return ""
+
+
+def _what(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return (
+            "it extends, includes or calls itself without end; rp's own templates are reached "
+            f'under {OURS}/, as in {{% extends "{OURS}/hf_base_template.py.j2" %}}'
+        )
+    if isinstance(error, UnicodeDecodeError):
+        return f"it, or what it includes, is not UTF-8 ({error.reason} at byte {error.start})"
+    return str(error).rstrip(".")
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import pytest
 import hardware_detection
 from hardware_detection.testing import fake_report
 from model_family_classifier import classify_model
-from rp_cli.codegen.plan import make_plan
+from rp_cli.codegen.plan import STYLES, make_plan
 from rp_cli.codegen.render import is_unedited, render
 from rp_cli.codegen.write import draft_tests, write_drafts
 from rp_cli.errors import ExitCode, OutputError
@@ -157,12 +157,20 @@ def test_style_is_said_and_written(rp, tmp_path):
 # Templates of the user's -------------------------------------------------------------------------
 
 
-def with_templates(rp, tmp_path, model: str = "gpt2", **templates: str):
+def with_templates(rp, tmp_path, model: str = "gpt2", *, style: str = "unittest", **templates: str):
     folder = tmp_path / "templates"
     folder.mkdir()
     for name, text in templates.items():
-        (folder / f"hf_{name}_template.py.j2").write_text(text)
-    arguments = ("--template-dir", folder, "--output-dir", tmp_path / "out", "--json")
+        (folder / f"hf_{name}_template.py.j2").write_text(text, "utf-8", "surrogateescape")
+    arguments = (
+        "--style",
+        style,
+        "--template-dir",
+        folder,
+        "--output-dir",
+        tmp_path / "out",
+        "--json",
+    )
     return rp("generate", "--model", model, *arguments)
 
 
@@ -207,10 +215,17 @@ def test_a_template_for_a_family_that_rp_has_none_for(rp, tmp_path):
         ("not python (", "make no Python"),
         ("{{ plan.model_name + 1 }}", "str"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("\n\n{{ [1].index(3) }}", "hf_text_generation_template.py.j2, line 3 is wrong"),
+        ("\n{{ plan.family.absent.more }}", "line 2"),
+        ('{% extends "hf_text_generation_template.py.j2" %}', 'extends "rp/'),
+        ('{% include "hf_text_generation_template.py.j2" %}', "without end"),
+        ("\udcff", "is not UTF-8"),
     ],
 )
-def test_a_wrong_template_is_one_sentence_and_no_file(rp, tmp_path, template, words):
-    done = with_templates(rp, tmp_path, text_generation=template)
+@pytest.mark.parametrize("style", STYLES)
+def test_a_wrong_template_is_one_sentence_and_no_file(rp, tmp_path, style, template, words):
+    done = with_templates(rp, tmp_path, style=style, text_generation=template)
+    assert "Traceback" not in done.err
     assert done.code == ExitCode.BAD_INPUT
     assert words in done.err
     assert len(done.err.splitlines()) == 1
