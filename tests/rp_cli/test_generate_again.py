@@ -232,6 +232,15 @@ def test_a_wrong_template_is_one_sentence_and_no_file(rp, tmp_path, style, templ
     assert not (tmp_path / "out").exists()
 
 
+def test_what_pytest_has_no_form_for_is_refused_and_not_written(rp, tmp_path):
+    template = "class Test:\n    def test(self):\n        self.assertRaises(ValueError, int, '')\n"
+    done = with_templates(rp, tmp_path, style="pytest", text_generation=template)
+    assert done.code == ExitCode.BAD_INPUT
+    assert "self.assertRaises(ValueError, int, '')" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_template_folder_that_is_not_there(rp, tmp_path):
     done = rp("generate", "--model", "gpt2", "--template-dir", tmp_path / "absent")
     assert done.code == ExitCode.BAD_INPUT
