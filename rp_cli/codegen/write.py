@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from rp_cli.codegen.render import is_unedited, render_all
 from rp_cli.errors import BadInputError, OutputError
 
 _MARK = ", written by rp "  # in the docstring of every generated file
+# Its beginning, for a file that somebody left with a mistake of syntax further down.
+_STRING = r"""(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
+_UNPARSABLE = re.compile(
+    rf'''"""[^\n]*{_MARK}.*?^MODEL_NAME = \(?\s*(?P<name>{_STRING})''', re.MULTILINE | re.DOTALL
+)
 
 # So many files are written side by side.
 _WRITERS = 4
@@ -149,10 +155,11 @@ def _model_of(path: Path, text: str) -> str:
     Raises:
         BadInputError: it is no generated test.
     """
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        tree = ast.Module([], [])
+    tree = _parsed(text)
+    if tree is None:
+        header = _UNPARSABLE.match(text)
+        tree = _parsed(f'"""{_MARK}"""\nMODEL_NAME = {header["name"]}') if header else None
+    tree = tree or ast.Module([], [])
     for node in tree.body if _MARK in (ast.get_docstring(tree) or "") else ():
         match node:
             case ast.Assign(targets=[ast.Name("MODEL_NAME")], value=ast.Constant(str(name))):
@@ -161,3 +168,10 @@ def _model_of(path: Path, text: str) -> str:
         f"{path} was not written by rp and is left as it is; move it away, or choose another "
         "folder with --output-dir."
     )
+
+
+def _parsed(text: str) -> ast.Module | None:
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None

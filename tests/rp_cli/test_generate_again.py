@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -11,8 +12,8 @@ from hardware_detection.testing import fake_report
 from model_family_classifier import classify_model
 from rp_cli.codegen.plan import STYLES, make_plan
 from rp_cli.codegen.render import is_unedited, render
-from rp_cli.codegen.write import draft_tests, write_drafts
-from rp_cli.errors import ExitCode, OutputError
+from rp_cli.codegen.write import draft_tests, refuse_clashes, write_drafts
+from rp_cli.errors import BadInputError, ExitCode, OutputError
 
 FILE = "test_hf_gpt2.py"
 
@@ -46,6 +47,26 @@ def test_force_does_not_overwrite_what_rp_never_wrote(rp, tmp_path):
     done = rp("generate", "--model", "gpt2", "--force", "--output-dir", tmp_path)
     assert done.code == ExitCode.BAD_INPUT
     assert (tmp_path / FILE).read_text() == "print('mine')\n"
+
+
+def test_a_file_that_no_longer_parses_is_still_rps_and_counts_as_edited(rp, tmp_path, edited):
+    edited.write_text(edited.read_text() + "def (\n")
+    arguments = ("generate", "--model", "gpt2", "--output-dir", tmp_path)
+    refused = rp(*arguments)
+    assert refused.code == ExitCode.BAD_INPUT
+    assert "was edited since rp wrote it" in refused.err
+    assert rp(*arguments, "--force").code == 0
+    assert is_unedited(edited.read_text())
+
+
+@pytest.mark.parametrize("name", ["a/it's", 'a/"b"', "a/" + "long" * 20, "a\\b", "é"])
+def test_of_a_file_that_no_longer_parses_the_model_is_known(tmp_path, name):
+    plan = dataclasses.replace(make_plan(classify_model("gpt2")), model_name=name)
+    (path := tmp_path / plan.file_name).write_text(render(plan) + "def (\n", "utf-8")
+    refuse_clashes([plan], [path], [path.read_text("utf-8")])
+    other = dataclasses.replace(plan, model_name="other")
+    with pytest.raises(BadInputError, match="is the test of"):
+        refuse_clashes([other], [path], [path.read_text("utf-8")])
 
 
 def test_a_file_that_nobody_edited_is_replaced_without_force(rp, tmp_path):
