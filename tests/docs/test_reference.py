@@ -175,3 +175,17 @@ def test_no_exit_code_is_left_out():
     assert set(ExitCode) == set(MEANINGS) == {*PROVOKED, *signals}
     file, _, name = BY_SIGNAL.partition("::")
     assert f"def {name}" in (TOP / file).read_text(encoding="utf-8")
+
+
+def test_the_page_of_generate_has_all_its_options():
+    import typer
+
+    from rp_cli.commands import generate
+
+    alone = typer.Typer(add_completion=False)
+    alone.command()(generate.command)
+    options = typer.main.get_command(alone).params
+    names = {one.opts[0] for one in options}
+    table = re.findall(r"^\| (`--.*?) \| ", (TOP / "docs" / "generation.md").read_text(), re.M)
+    told = set(re.findall(r"`(--[a-z-]+)", " ".join(table)))
+    assert {name.replace("--use-", "--no-use-") for name in names} - {"--help"} == told

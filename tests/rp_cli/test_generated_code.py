@@ -152,6 +152,7 @@ def test_in_the_style_of_pytest_no_unittest_is_left(written):
         source = file.read_text()
         assert "unittest" not in source
         assert "self.assertEqual" not in source
+        assert "return pytest's exit code" in source  # and not "else 1": it has others
         assert "    assert " in source
 
 
