@@ -98,7 +98,10 @@ def as_array(tensor: Any) -> Any:
 
 
 def difference(expected: Any, got: Any) -> float:
-    """Return the greatest difference of floating outputs as a share of their greatest value."""
+    """Return the greatest difference of floating outputs as a share of their greatest value.
+
+    What both have masked out is left out; see :func:`masked_in_both`.
+    """
     import torch
     from torch.utils import _pytree
 
@@ -107,10 +110,27 @@ def difference(expected: Any, got: Any) -> float:
         if isinstance(theirs, torch.Tensor) and theirs.is_floating_point() and theirs.numel():
             if ours.shape != theirs.shape:
                 return float("inf")
-            scale = max(1.0, float(theirs.abs().max()))
-            found = float((ours.double() - theirs.double()).abs().max()) / scale
+            told = ~masked_in_both(ours, theirs)
+            one, other = ours.double()[told], theirs.double()[told]
+            if not other.numel():
+                continue
+            found = float((one - other).abs().max()) / max(1.0, float(other.abs().max()))
             worst = found if not found <= worst else worst  # NaN is the worst
     return worst
+
+
+def masked_in_both(one: Any, other: Any) -> Any:
+    """Return where two floating tensors of one shape both hold what stands for an infinity.
+
+    Scores that do not count are set to the lowest number of their dtype, or near it: as a scale,
+    it would hide every other difference. Infinities themselves are numbers like any other here.
+    """
+    import torch
+
+    def far(tensor: Any) -> Any:
+        return tensor.isfinite() & (tensor.abs() >= torch.finfo(tensor.dtype).max / 2)
+
+    return far(one) & far(other) & (one.sign() == other.sign())
 
 
 def without_masked(output: Any, mask: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from resource_pool.devices.flat import masked_in_both
+
 # How far two computations of one thing (another batch size, another kernel, another device) may
 # be apart, as a share of the largest value. float32: sums of thousands of terms, and TF32 in
 # convolutions on GPUs. The half types round every activation of every layer.
@@ -31,8 +33,9 @@ def tolerance(dtype: Any, *, repeated: bool = False) -> float:
 def difference(actual: Any, expected: Any) -> float:
     """Return the largest difference of two tensors as a share of the largest expected value.
 
-    Infinity where their shapes differ, or integers or truth values; not a number where one holds
-    one, or an infinity that the other does not hold.
+    What both have masked out, by the lowest number of their dtype, is left out. Infinity where
+    their shapes differ, or integers or truth values; not a number where one holds one, or an
+    infinity that the other does not hold.
     """
     if actual.shape != expected.shape:
         return float("inf")
@@ -44,8 +47,11 @@ def difference(actual: Any, expected: Any) -> float:
     finite = expected.isfinite()
     if not bool((actual[~finite] == expected[~finite]).all()):
         return float("nan")
-    apart = (actual.double() - expected.double())[finite].abs().max()
-    return float(apart / expected[finite].double().abs().max().clamp_min(_TINY))
+    told = finite & ~masked_in_both(actual, expected)
+    if not bool(told.any()):
+        return 0.0
+    apart = (actual.double() - expected.double())[told].abs().max()
+    return float(apart / expected[told].double().abs().max().clamp_min(_TINY))
 
 
 def differing(found: Any, expected: Any, dtype: Any, *, repeated: bool = False) -> dict[str, str]:

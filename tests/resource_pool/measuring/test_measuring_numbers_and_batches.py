@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resource_pool import measuring
+from resource_pool.devices.flat import difference as flat_difference
 
 
 class TakesMask:
@@ -47,6 +48,31 @@ def test_the_difference_is_a_share_of_the_largest_expected_value(actual, expecte
 def test_what_is_no_number_is_within_no_limit(actual, expected):
     found = measuring.difference(torch.tensor(actual), torch.tensor(expected))
     assert not found <= 1e9
+
+
+LOWEST = torch.finfo(torch.float32).min
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "apart"),
+    [
+        ([LOWEST, 1.5], [LOWEST, 1.0], 0.5),
+        ([LOWEST + 1e32, 1.5], [LOWEST, 1.0], 0.5),
+        ([LOWEST], [LOWEST + 1e32], 0.0),
+        ([0.0, 1.0], [LOWEST, 1.0], 1.0),
+        ([-LOWEST, 1.0], [LOWEST, 1.0], 2.0),
+    ],
+)
+def test_scores_that_are_masked_out_hide_no_difference(actual, expected, apart):
+    actual, expected = torch.tensor(actual), torch.tensor(expected)
+    assert measuring.difference(actual, expected) == pytest.approx(apart)
+    assert flat_difference({"logits": expected}, {"logits": actual}) == pytest.approx(apart)
+
+
+def test_the_lowest_number_of_one_dtype_stands_for_that_of_another():
+    half = torch.tensor([torch.finfo(torch.float16).min, 1.0], dtype=torch.float16)
+    assert measuring.difference(half, torch.tensor([LOWEST, 1.0])) == 0.0
+    assert not measuring.difference(half, torch.tensor([float("-inf"), 1.0])) <= 1e9
 
 
 def test_the_same_computation_has_a_narrower_limit_than_another_one():
