@@ -1,4 +1,4 @@
-"""The number formats in which a forward multiplies: matrices, convolutions, attention."""
+"""The number formats in which a forward multiplies: matrices, convolutions, attention, experts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any
 
 from resource_pool.measuring.numbers import is_tensor
 
-_PRODUCTS = frozenset(f"aten::{name}" for name in ("mm", "addmm", "bmm", "baddbmm", "convolution"))
+_MATRICES = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "_scaled_mm")
+# What torch keeps whole: of experts, all at once; of a recurrent layer, all of its steps.
+_WHOLE = ("_grouped_mm", "_scaled_grouped_mm", "mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn")
+_PRODUCTS = frozenset(
+    (*(f"aten::{name}" for name in (*_MATRICES, "convolution", *_WHOLE)),
+     # Of transformers, where torch has none for the experts' format.
+     "transformers::grouped_mm_fallback")
+)  # fmt: skip
 
 
 class Products:
@@ -54,7 +61,9 @@ class Products:
         return not self._attended or tensor.dtype.itemsize < self._attended
 
     def _add(self, tensors: Iterable[Any]) -> None:
-        self.dtypes.update(str(one.dtype).removeprefix("torch.") for one in tensors)
+        """Add the formats of factors; integers beside them say which rows go to which expert."""
+        formats = {one.dtype for one in tensors if one.dtype.is_floating_point}
+        self.dtypes.update(str(one).removeprefix("torch.") for one in formats)
 
     def _attend(self, attention: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Call torch's attention and note it; a mask takes part in no product."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -137,6 +138,14 @@ def silent_half(_: Any, forward: Callable[..., Any], **given: Any) -> Any:
         if isinstance(value, Tensor) and value.dtype == torch.bfloat16:
             outputs[name] = value.float()
     return outputs
+
+
+def experts_in_half(model: Any) -> None:
+    for experts in [one for one in model.modules() if type(one).__name__.endswith("Experts")]:
+        halves = copy.deepcopy(experts).bfloat16()
+        experts.forward = lambda states, *routed, halves=halves: halves(
+            states.bfloat16(), *routed
+        ).to(states.dtype)
 
 
 def ten_times_the_memory(model: Any, forward: Callable[..., Any], **given: Any) -> Any:
@@ -332,6 +341,7 @@ FAULTS = (
     load("output in another dtype", "", on_output(in_float64)),
     load("pooled over padding", "pooled", around("forward", pooled_over_padding)),
     load("silent half precision", "", around("forward", silent_half)),
+    load("experts in half precision", "experts", experts_in_half),
     load("ten times the memory", "", around("forward", ten_times_the_memory)),
     load("dropout left on", "", dropout_left_on),
     load("statistics of the batch", "batchnorm", batch_statistics),

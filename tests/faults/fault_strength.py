@@ -47,6 +47,9 @@ ARCHITECTURES = (
     architecture("openai/clip-vit-base-patch32", "text images pooled"),
     architecture("llava-hf/llava-1.5-7b-hf", f"{_DECODER} images"),
     architecture("MCG-NJU/videomae-base", "images"),
+    architecture("mistralai/Mixtral-8x7B-v0.1", f"{_DECODER} experts"),
+    # Sets the scores of image tokens to the lowest number of its dtype.
+    architecture("facebook/chameleon-7b", _DECODER),
 )
 
 

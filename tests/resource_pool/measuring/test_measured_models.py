@@ -68,6 +68,34 @@ def test_attention_is_in_the_format_of_its_arguments_whatever_its_kernel(model, 
         assert measuring.measured_forward(model, INPUTS).computed_in == {"bfloat16"}
 
 
+HALF = torch.ones(16, 16, dtype=torch.bfloat16)
+
+
+def lstm_in_half():
+    return torch.nn.LSTM(16, 16).to(torch.bfloat16)(HALF)
+
+
+@pytest.mark.parametrize(
+    "multiply",
+    [
+        lambda: torch._grouped_mm(
+            HALF, torch.ones(2, 16, 16, dtype=torch.bfloat16), offs=torch.tensor([8, 16]).int()
+        ),
+        lambda: HALF @ HALF[0],
+        lambda: HALF[0] @ HALF[0],
+        lambda: torch.addmv(HALF[0], HALF, HALF[0]),
+        lambda: torch.addbmm(HALF, HALF[None], HALF[None]),
+        lstm_in_half,
+    ],
+    ids=["experts", "vector", "dot", "addmv", "addbmm", "lstm"],
+)
+def test_half_precision_in_every_kind_of_product_is_seen(multiply):
+    products = Products(lambda op, args: None)
+    with torch.no_grad(), watching(None, products.note):
+        multiply()
+    assert products.dtypes == {"bfloat16"}
+
+
 def test_half_precision_inside_attention_is_seen():
     def rounded(query, *others, **options):
         return query.bfloat16() @ query.bfloat16().mT
