@@ -12,8 +12,9 @@ from resource_pool.measuring.numbers import difference, is_tensor, tensors
 Inputs = dict[str, Any]
 
 # The arguments that carry what a model is to look at; the others (masks, sizes, positions) say how,
-# or are what a loss is computed from.
+# or are what a loss is computed from, as the rewards of a decision transformer are.
 _CARRYING = ("input_ids", "values", "features", "videos", "bbox", "patches")
+_CARRYING += ("inputs", "embeds", "states", "actions", "returns_to_go")
 # Arguments that do not go along with the tokens of the text, even where they are as long.
 _NOT_OF_TEXT = ("decoder", "pixel", "spatial", "input_features", "audio", "protein", "qformer")
 
@@ -36,6 +37,9 @@ def exchanged(inputs: Mapping[str, Any]) -> list[tuple[str, Inputs]]:
 
     For each argument that carries content: all of it, and the second half of its last dimension.
     What is alike in both rows is left out.
+
+    Raises:
+        unittest.SkipTest: nothing is left.
     """
     changed = []
     for name, value in inputs.items():
@@ -43,7 +47,10 @@ def exchanged(inputs: Mapping[str, Any]) -> list[tuple[str, Inputs]]:
             half = value.clone()
             half[..., value.shape[-1] // 2 :] = value.flip(0)[..., value.shape[-1] // 2 :]
             changed += [(name, name, value.flip(0)), (f"the end of {name}", name, half)]
-    return [(what, {**inputs, n: v}) for what, n, v in changed if not v.equal(inputs[n])]
+    different = [(what, {**inputs, n: v}) for what, n, v in changed if not v.equal(inputs[n])]
+    if not different:
+        raise unittest.SkipTest(f"nothing to compare: no content differs in {', '.join(inputs)}")
+    return different
 
 
 def reversed_rows(inputs: Mapping[str, Any]) -> Inputs:
@@ -62,6 +69,9 @@ def mirrored(backwards: Any, outputs: Any) -> tuple[Inputs, Inputs]:
 
     Left out are tensors without a row per input, losses, and scores of each row against each
     other, in which both dimensions are rows.
+
+    Raises:
+        unittest.SkipTest: nothing is left.
     """
     expected = {
         name: value
@@ -71,6 +81,7 @@ def mirrored(backwards: Any, outputs: Any) -> tuple[Inputs, Inputs]:
         and not name.startswith("logits_")
         and not _is_loss(name)
     }
+    _need_some(expected, outputs)
     found = {name: value for name, value in tensors(backwards).items() if name in expected}
     return {name: _turned(value, expected[name]) for name, value in found.items()}, expected
 
@@ -92,20 +103,33 @@ def first_rows(together: Any, alone: Any, *, per_token: bool = False) -> tuple[I
     means over the rows.
 
     Args:
-        per_token: only what is longer in the batch; what is pooled may be pooled at the end.
+        per_token: only what is longer in the batch, since what is pooled may be pooled at the end;
+            where nothing is longer, all.
+
+    Raises:
+        unittest.SkipTest: nothing is left.
     """
-    batch, found = tensors(together), {}
+    batch = tensors(together)
+    found: dict[str, tuple[Any, Any]] = {}
     for name, value in tensors(alone).items():
         other = batch.get(name)
         if other is None or not _has_rows(value) or value.shape[0] != 1 or other.ndim != value.ndim:
             continue
         if _is_loss(name):
             continue
-        if per_token and other.shape[1:] == value.shape[1:]:
-            continue
         inside = (0, *(slice(0, size) for size in value.shape[1:]))
         found[name] = other[inside], value[0]
+    _need_some(found, alone)
+    if per_token:
+        longer = {n: pair for n, pair in found.items() if batch[n].shape[1:] != pair[1].shape}
+        found = longer or found
     return {n: pair[0] for n, pair in found.items()}, {n: pair[1] for n, pair in found.items()}
+
+
+def _need_some(compared: Mapping[str, Any], outputs: Any) -> None:
+    if not compared:
+        names = ", ".join(tensors(outputs)) or "no tensor"
+        raise unittest.SkipTest(f"nothing to compare: no output has a row per input ({names})")
 
 
 def padded(inputs: Mapping[str, Any], count: int, model: Any, side: str = "right") -> Inputs:
@@ -150,7 +174,7 @@ def _extended(inputs: Mapping[str, Any], more: Any, *, covered: bool, left: bool
     """
     import torch
 
-    shape = inputs["input_ids"].shape
+    shape = inputs["input_ids"].shape[:2]  # where tokens are in channels, those stand third
 
     def extend(name: str, value: Any) -> Any:
         if not _has_rows(value) or value.shape[:2] != shape or name.startswith(_NOT_OF_TEXT):

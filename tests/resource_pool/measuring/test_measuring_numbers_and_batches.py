@@ -150,6 +150,14 @@ def test_padding_is_covered_by_the_mask(side):
     assert padded["token_type_ids"].shape == ids[None].shape
 
 
+def test_tokens_in_channels_are_padded_too():
+    inputs = {"input_ids": torch.tensor([[[1, 2, 3], [4, 5, 6]]])}
+    padded = measuring.padded(inputs, 3, TakesMask())
+    assert padded["input_ids"].shape == (1, 5, 3)
+    assert padded["input_ids"][:, :2].equal(inputs["input_ids"])
+    assert padded["attention_mask"].tolist() == [[1, 1, 0, 0, 0]]
+
+
 @pytest.mark.parametrize(
     ("inputs", "model"),
     [
@@ -201,6 +209,36 @@ def test_layers_on_the_first_dimension_are_told_from_rows():
     assert found["layers"].equal(expected["layers"])
     found, expected = measuring.mirrored({"layers": rows}, {"layers": rows})
     assert not found["layers"].equal(expected["layers"])
+
+
+def test_a_comparison_of_nothing_is_a_skip_that_says_so():
+    alike = {"input_ids": torch.ones(2, 3), "attention_mask": torch.tensor([[1, 1], [1, 0]])}
+    packed = {"routed": torch.zeros(6, 2), "loss": torch.zeros(2)}
+    for compare in (
+        lambda: measuring.exchanged(alike),
+        lambda: measuring.mirrored(packed, packed),
+        lambda: measuring.first_rows(packed, packed),
+        lambda: measuring.first_rows(packed, {}, per_token=True),
+    ):
+        with pytest.raises(unittest.SkipTest, match="nothing to compare"):
+            compare()
+
+
+@pytest.mark.parametrize(
+    "name", ["states", "actions", "inputs", "inputs_embeds", "encoder_hidden_states"]
+)
+def test_what_carries_content_under_another_name_is_exchanged(name):
+    changed = measuring.exchanged({name: torch.rand(2, 3)})
+    assert [what for what, _ in changed] == [name, f"the end of {name}"]
+
+
+def test_what_is_pooled_is_compared_where_nothing_is_per_token():
+    alone = {"pooled": torch.ones(1, 2), "hidden": torch.ones(1, 3, 2)}
+    padded = {"pooled": torch.zeros(1, 2), "hidden": torch.ones(1, 6, 2)}
+    assert [*measuring.first_rows(padded, alone, per_token=True)[1]] == ["hidden"]
+    pooled = {"pooled": alone["pooled"]}
+    row, expected = measuring.first_rows(padded, pooled, per_token=True)
+    assert not row["pooled"].equal(expected["pooled"])
 
 
 def test_losses_are_no_rows():
