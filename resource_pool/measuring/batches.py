@@ -13,8 +13,10 @@ Inputs = dict[str, Any]
 
 # The arguments that carry what a model is to look at; the others (masks, sizes, positions) say how,
 # or are what a loss is computed from, as the rewards of a decision transformer are.
-_CARRYING = ("input_ids", "values", "features", "videos", "bbox", "patches")
-_CARRYING += ("inputs", "embeds", "states", "actions", "returns_to_go")
+_CARRYING = (
+    *("input_ids", "inputs", "embeds", "states", "values", "features", "videos", "bbox", "patches"),
+    *("actions", "returns_to_go"),
+)
 # Arguments that do not go along with the tokens of the text, even where they are as long.
 _NOT_OF_TEXT = ("decoder", "pixel", "spatial", "input_features", "audio", "protein", "qformer")
 
