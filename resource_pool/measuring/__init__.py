@@ -35,11 +35,11 @@ from resource_pool.measuring.room import (
 from resource_pool.measuring.states import (
     NoProcessor,
     computes_on,
+    loaded_dtype,
     print_summary,
     processor_of,
     reported,
     state_of,
-    stored_dtype,
     weights_of,
 )
 from resource_pool.measuring.told import record_use, told_of, wanted_dtype
@@ -58,6 +58,7 @@ __all__ = [
     "first_rows",
     "identical",
     "layout",
+    "loaded_dtype",
     "measured_forward",
     "mirrored",
     "need_engine",
@@ -74,7 +75,6 @@ __all__ = [
     "reversed_rows",
     "scratch_folder",
     "state_of",
-    "stored_dtype",
     "tensors",
     "told_of",
     "tolerance",

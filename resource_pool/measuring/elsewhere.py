@@ -103,11 +103,7 @@ def _missing_for_browsers() -> str:
 
 def _float32_sizes(folder: Path) -> dict[str, int]:
     """Return the bytes of all weights, and of the largest, in float32, from the files' headers."""
-    from safetensors import safe_open
+    from resource_pool.prediction.files import weight_entries
 
-    sizes = []
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as weights:
-            names = weights.keys()
-            sizes += [4 * math.prod(weights.get_slice(name).get_shape()) for name in names]
+    sizes = [4 * math.prod(entry["shape"]) for entry in weight_entries(folder)]
     return {"weights_bytes": sum(sizes), "largest_tensor_bytes": max(sizes, default=0)}

@@ -18,18 +18,25 @@ if TYPE_CHECKING:
 _SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def stored_dtype(folder: Path) -> str:
-    """Return the dtype of most parameters in a folder's safetensors files: "float32"."""
-    from safetensors import safe_open
+def loaded_dtype(folder: Path) -> str | None:
+    """Return the dtype in which ``from_pretrained`` loads a folder's weights: "float32".
 
+    The config's, where it has one; else that of most parameters in the safetensors files. None
+    where the files are quantised: their number formats are not the model's.
+    """
+    from resource_pool.prediction.files import weight_entries
+    from resource_pool.weights.folders import CONFIG, read_json
+
+    config = read_json(folder / CONFIG) or {}
+    if config.get("quantization_config"):
+        return None
+    told = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
+    if told in _SAFETENSORS_DTYPES.values():
+        return told
     counts: Counter[str] = Counter()
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 - no mapping
-                part = weights.get_slice(name)
-                counts[part.get_dtype()] += math.prod(part.get_shape())
-    sizes = {_SAFETENSORS_DTYPES.get(name, name): size for name, size in counts.items()}
-    return max(sizes, key=sizes.__getitem__)
+    for entry in weight_entries(folder):
+        counts[entry["dtype"]] += math.prod(entry["shape"])
+    return _SAFETENSORS_DTYPES.get(max(counts, key=counts.__getitem__, default=""))
 
 
 def computes_on(model: Any) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import unittest
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from resource_pool.measuring.states import stored_dtype
+from resource_pool.measuring.states import loaded_dtype
 
 if TYPE_CHECKING:
     from resource_pool.measuring.forwards import Forward
@@ -30,11 +31,18 @@ def told_of(model: Any) -> dict[str, Any]:
 def wanted_dtype(
     family: str, model_name: str, preferences: Mapping[str, Any], weights: Weights
 ) -> str:
-    """Return the dtype that a model is to have: as the pool decides, or else as it is stored."""
+    """Return the dtype that a model is to have: as the pool decides, or else as it is loaded.
+
+    Raises:
+        unittest.SkipTest: the pool leaves the dtype as it is, and the weights are quantised.
+    """
     from resource_pool import get_global_resource_pool
 
     decision = get_global_resource_pool().explain(family, model_name, preferences)
-    return decision.dtype or stored_dtype(weights.path)
+    wanted = decision.dtype or loaded_dtype(weights.path)
+    if wanted is None:
+        raise unittest.SkipTest("quantised weights say nothing of the model's dtype")
+    return wanted
 
 
 def record_use(model: Any, weights: Weights, forward: Forward) -> None:
@@ -51,10 +59,11 @@ def record_use(model: Any, weights: Weights, forward: Forward) -> None:
     if weights.kind != "pretrained" or placement(model) is not None or "+" in told["device"]:
         return
     dtype = str(model.dtype).removeprefix("torch.")
+    as_loaded = loaded_dtype(weights.path) in (dtype, None)
     record(
         weights.model_name,
         forward.peak_bytes,
         revision="",
-        dtype=None if dtype == stored_dtype(weights.path) else dtype,
+        dtype=None if as_loaded else dtype,
         backend=str(told["backend"]),
     )

@@ -27,10 +27,21 @@ def header_bytes(folder: Path, dtype: str | None) -> int | None:
         None where the folder has no such weights, or a header that says nothing of their sizes.
     """
     try:
-        files = folders.weight_files(folder)
-        return sum(_size(entry, dtype) for file in files for entry in _entries(file))
+        return sum(_size(entry, dtype) for entry in weight_entries(folder))
     except (MissingWeightsError, OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def weight_entries(folder: Path) -> list[Mapping[str, Any]]:
+    """Return what the headers of a folder's safetensors weights say of each tensor.
+
+    As the format has it: ``dtype`` ("BF16"), ``shape`` and ``data_offsets``. A copy of the weights
+    beside those that transformers loads (``consolidated.safetensors``) is left out.
+
+    Raises:
+        MissingWeightsError: there are none, or they are not whole.
+    """
+    return [entry for file in folders.weight_files(folder) for entry in _entries(file)]
 
 
 def _entries(file: Path) -> Iterator[Mapping[str, Any]]:

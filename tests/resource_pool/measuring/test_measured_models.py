@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import unittest
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 from resource_pool import (
@@ -164,11 +166,43 @@ def test_tied_weights_count_once_and_untied_ones_do_not(model):
     assert "twin.weight" in measuring.weights_of(model)
 
 
-def test_the_stored_dtype_is_that_of_most_parameters(model, tmp_path):
+def loads_as(folder):
+    return str(BertModel.from_pretrained(folder).dtype).removeprefix("torch.")
+
+
+def test_the_dtype_is_that_of_most_parameters_where_the_config_has_none(model, tmp_path):
     model.to(torch.bfloat16)
     model.pooler.float()
     model.save_pretrained(tmp_path)
-    assert measuring.stored_dtype(tmp_path) == "bfloat16"
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.pop("dtype", None)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert measuring.loaded_dtype(tmp_path) == loads_as(tmp_path) == "bfloat16"
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_the_dtype_of_the_config_goes_before_that_of_the_files(model, tmp_path, key):
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.pop("dtype", None)
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: "bfloat16"}))
+    assert measuring.loaded_dtype(tmp_path) == loads_as(tmp_path) == "bfloat16"
+    weights = Weights("m", tmp_path, "pretrained", "", 0)
+    assert measuring.wanted_dtype("embedding", "m", {"device": "cpu"}, weights) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("config", "stored"),
+    [({"quantization_config": {"quant_method": "gptq"}}, torch.float16), ({}, torch.int32)],
+)
+def test_quantised_files_say_nothing_of_the_dtype(config, stored, tmp_path):
+    save_file({"a": torch.zeros(2, dtype=stored)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert measuring.loaded_dtype(tmp_path) is None
+    with pytest.raises(unittest.SkipTest, match="quantised"):
+        measuring.wanted_dtype(
+            "embedding", "m", {"device": "cpu"}, Weights("m", tmp_path, "pretrained", "", 0)
+        )
 
 
 def test_too_little_room_is_a_skip_with_the_arithmetic(model, monkeypatch):

@@ -74,6 +74,14 @@ def test_where_nothing_is_set_up_no_browser_is_asked(weights, monkeypatch):
         measuring.need_engine(WEBGPU, "embedding", "bert", weights)
 
 
+def test_a_copy_of_the_weights_beside_them_does_not_count(weights):
+    save_file({"b": torch.zeros(512, 512)}, weights.path / "consolidated.safetensors")
+    assert elsewhere._float32_sizes(weights.path) == {
+        "weights_bytes": 4 * 64 * 64,
+        "largest_tensor_bytes": 4 * 64 * 64,
+    }
+
+
 def test_other_devices_pass(weights):
     for preferences in (None, {"device": "cuda", "force_device": True}, {"priority_list": ["cpu"]}):
         measuring.need_engine(preferences, "embedding", "bert", weights)
@@ -130,7 +138,7 @@ def test_what_a_forward_took_is_known_to_later_plans(model, weights):
     assert recorded_bytes("gpt2", "", "float32") is None
 
 
-def test_a_dtype_that_is_not_the_stored_one_is_recorded_by_name(model, weights):
+def test_a_dtype_that_is_not_the_one_it_is_loaded_in_is_recorded_by_name(model, weights):
     save_file({"a": torch.zeros(2)}, weights.path / "model.safetensors")
     measuring.record_use(model, weights, FORWARD)
     assert recorded_bytes("gpt2", "", "float16") == FORWARD.peak_bytes
