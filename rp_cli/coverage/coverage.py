@@ -27,8 +27,8 @@ def coverage(
         types: model types as transformers names them; none: all that have an Auto class.
         generated: run on each twin the whole test that ``rp generate`` writes for its type.
         as_json: print JSON instead of a table.
-        results: a file of JSON lines: types that passed in it are not checked again, and what is
-            checked is added.
+        results: a file of JSON lines: types that passed in it with the installed versions of
+            transformers and torch are not checked again, and what is checked is added.
 
     Returns:
         OK where every type passed or is declared with its cause, else FAILED.
@@ -60,14 +60,19 @@ def _checked_names(types: Sequence[str], known: Mapping[str, str]) -> Sequence[s
 def _rows(
     wanted: Mapping[str, str], results: Path | None, generated: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield one row per type, in their order; what passed before is taken from ``results``."""
+    """Yield one row per type, in their order.
+
+    What passed before, with the versions that are installed now, is taken from ``results``.
+    """
     from rp_cli.coverage.results import append_result, read_results
 
-    before = read_results(results) if results else {}
+    before, versions = read_results(results) if results else {}, _versions()
     known = {
         name: row
         for name, row in before.items()
-        if row["status"] == "passed" and row.get("generated", False) is generated
+        if row["status"] == "passed"
+        and row.get("generated", False) is generated
+        and row.pop("versions", None) == versions
     }
     missing = {name: auto for name, auto in wanted.items() if name not in known}
     checked = _tested(missing) if generated else _built(missing)
@@ -77,7 +82,7 @@ def _rows(
             continue
         row = _with_declaration(next(checked))
         if results:
-            append_result(results, row)
+            append_result(results, {**row, "versions": versions})
         say(f"{number}/{len(wanted)} {name}: {row['status']}")
         yield row
 

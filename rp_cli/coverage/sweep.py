@@ -74,7 +74,9 @@ def _check(sender: Any, check: Check, arguments: tuple[str, ...], home: str) -> 
 
     import torch
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     os.environ["RP_HOME"] = home
     torch.set_num_threads(1)
     sender.send_bytes(json.dumps(check(*arguments), default=str).encode())

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from json_schemas import assert_fits
 
 from rp_cli.coverage import coverage
-from rp_cli.coverage.coverage import summary
+from rp_cli.coverage.coverage import _versions, summary
 from rp_cli.coverage.generated import check_generated, plan_of, write_tests
 from rp_cli.coverage.results import append_result, read_results
-from rp_cli.coverage.sweep import known_types, sweep
+from rp_cli.coverage.sweep import _check, known_types, sweep
 from rp_cli.errors import BadInputError, ExitCode, OutputError
 
 # Each stands for a way in which models are built or take their inputs.
@@ -132,8 +133,9 @@ def test_what_passed_before_is_not_checked_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "results.jsonl"
-    append_result(file, row("bert", "passed", modality="text"))
-    append_result(file, row("gpt2", "failed", cause="it rained"))
+    append_result(file, row("bert", "passed", modality="text", versions=_versions()))
+    append_result(file, row("gpt2", "failed", cause="it rained", versions=_versions()))
+    append_result(file, row("t5", "passed", versions={**_versions(), "torch": "1.0"}))
     checked: list[str] = []
 
     def fake(types: list[tuple[str, str]]) -> Any:
@@ -142,14 +144,16 @@ def test_what_passed_before_is_not_checked_again(
             yield row(model_type, "passed")
 
     monkeypatch.setattr("rp_cli.coverage.sweep.sweep", fake)
-    coverage(["bert", "gpt2"], results=file)
+    coverage(["bert", "gpt2", "t5"], results=file)
+    coverage(["bert", "gpt2", "t5"], results=file)
 
-    assert checked == ["gpt2"]
+    assert checked == ["gpt2", "t5"]
     assert {name: one["status"] for name, one in read_results(file).items()} == {
         "bert": "passed",
         "gpt2": "passed",
+        "t5": "passed",
     }
-    assert "2 of 2 passed (100.0 %)" in capsys.readouterr().out
+    assert "3 of 3 passed (100.0 %)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -180,6 +184,34 @@ def test_a_type_that_cannot_be_built_says_the_cause() -> None:
     (result,) = sweep([("layoutlmv2", "AutoModel")])
     assert (result["status"], result["stage"]) == ("failed", "build")
     assert "detectron2" in result["cause"]
+
+
+@pytest.mark.parametrize("kept", [3, 30])
+def test_a_line_that_breaks_off_is_left_out_and_goes_on_as_no_other(
+    kept: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "results.jsonl"
+    append_result(file, row("bert", "passed"))
+    with file.open("a") as stream:
+        stream.write(json.dumps(row("gpt2", "passed"))[:kept])
+    assert [*read_results(file)] == ["bert"]
+    append_result(file, row("t5", "passed"))
+    assert [*read_results(file)] == ["bert", "t5"]
+
+
+def test_a_limit_of_memory_below_the_sweeps_own_stays() -> None:
+    import resource
+
+    answers: list[bytes] = []
+    limited: list[Any] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(resource, "getrlimit", lambda _: (2**33, 2**33))
+        patched.setattr(resource, "setrlimit", lambda _, limits: limited.append(limits))
+        patched.setenv("RP_HOME", "")
+        patched.setattr("torch.set_num_threads", lambda _: None)
+        sender = SimpleNamespace(send_bytes=answers.append)
+        _check(sender, lambda *_: {}, ("bert", "AutoModel"), "home")
+    assert (limited, answers) == ([(2**33, 2**33)], [b"{}"])
 
 
 @pytest.mark.parametrize("content", ["no json\n", "[1]\n", '{"model_type": "bert"}\n'])
