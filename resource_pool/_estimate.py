@@ -31,16 +31,10 @@ def needed_bytes(
     """
     if os.environ.get("RP_WEIGHTS", "").strip() == "tiny":
         return None  # a twin is loaded in place of what the name stands for
-    from resource_pool.weights import folders
-
     try:
         # Folders whose one weight file, config and records are those of the last time need no
         # second look at them: at each load, this would take longer than all the planning.
-        stamps = (
-            _stamp(os.path.join(model_name, folders.SINGLE)),  # noqa: PTH118 - a Path takes longer
-            _stamp(os.path.join(model_name, folders.CONFIG)),  # noqa: PTH118
-            _stamp(_records()),
-        )
+        stamps = (*folder_stamp(model_name), _stamp(_records()))
     except ValueError:  # a null byte
         return None
     if stamps[0] is None:
@@ -71,6 +65,17 @@ def _needed(model_name: str, revision: str, dtype: str | None, family: str | Non
     if known is not None:
         return max(weights, known)
     return weights + _headroom(weights, family)
+
+
+def folder_stamp(model_name: str) -> tuple[_Stamp, ...]:
+    """Return what changes with the weight file and the config of a folder; Nones for a name."""
+    from resource_pool.weights import folders
+
+    try:
+        files = (folders.SINGLE, folders.CONFIG)
+        return tuple(_stamp(os.path.join(model_name, file)) for file in files)  # noqa: PTH118
+    except ValueError:  # a null byte
+        return (None, None)
 
 
 def _headroom(weights: int, family: str | None) -> int:

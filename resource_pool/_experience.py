@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from resource_pool._estimate import folder_stamp
 from resource_pool._identity import Identity
 from resource_pool._plans import Decision, Request
 
@@ -14,32 +15,58 @@ from resource_pool._plans import Decision, Request
 Estimate = Callable[[str, str, str | None, str], int | None]
 
 
+# So many models are known; the oldest is forgotten.
+_MOST = 1024
+
+
+@dataclass
+class _Shown:
+    """What the loads of one model showed.
+
+    Attributes:
+        stamp: of the folder then; another model may lie in it now.
+        measured: dtype that was asked for -> bytes.
+        native: the dtype that the constructor gives, with the quantization.
+    """
+
+    stamp: tuple[Any, ...]
+    measured: dict[str | None, int] = field(default_factory=dict)
+    native: str | None = None
+    quantized: bool = False
+
+
 class Experience:
     """Knows models by their identity. No lock of its own: the store's lock guards what is noted."""
 
     def __init__(self, estimate: Estimate) -> None:
         self._estimate = estimate
-        self._measured: dict[tuple[Identity, str | None], int] = {}
-        self._native: dict[Identity, str] = {}  # the dtype that the constructor gives
-        self._quantized: set[Identity] = set()
+        self._shown: dict[Identity, _Shown] = {}
 
     def native_dtype(self, identity: Identity) -> str | None:
         """Return the model's own dtype, with its quantization; None before the first load."""
-        return self._native.get(identity)
+        shown = self._shown.get(identity)
+        return shown.native if shown else None
 
     def key(self, identity: Identity, decision: Decision) -> str:
         """Return the key, in which a model's own dtype has its name once it is known."""
-        return identity.key(decision.device, decision.dtype or self._native.get(identity))
+        return identity.key(decision.device, decision.dtype or self.native_dtype(identity))
 
     def with_needs(self, identity: Identity, request: Request) -> Request:
-        """Return the request with what the model needs, where the caller has not told it."""
+        """Return the request with what the model needs, where the caller has not told it.
+
+        What was seen of a folder that has changed since is forgotten.
+        """
+        shown = self._shown.get(identity)
+        if shown and shown.stamp != folder_stamp(identity.name):
+            self._shown.pop(identity, None)
+            shown = None
         if request.needed is not None:
             return request
 
         def needed(dtype: str | None) -> int | None:
-            known = self._measured.get((identity, dtype), 0)
+            known = shown.measured.get(dtype, 0) if shown else 0
             # Of a quantized model the files' headers and the records know too little.
-            if known and identity in self._quantized:
+            if known and shown and shown.quantized:
                 return known
             # What was measured is the model at rest; what is estimated has its forward as well.
             estimated = self._estimate(identity.name, identity.revision, dtype, identity.family)
@@ -49,13 +76,17 @@ class Experience:
 
     def learn(self, identity: Identity, decision: Decision, facts: Mapping[str, Any]) -> bool:
         """Note what a load showed; return whether it was in the model's own dtype."""
+        stamp = folder_stamp(identity.name)
+        shown = self._shown.get(identity)
+        if shown is None or shown.stamp != stamp:
+            shown = self._shown[identity] = _Shown(stamp)
+            if len(self._shown) > _MOST:
+                del self._shown[next(iter(self._shown))]
         # Of a module that computes elsewhere, what it takes there is planned for apart.
-        measured = facts.get("module_bytes", facts["memory_usage"])
-        self._measured[identity, decision.dtype] = measured
-        if facts.get("quantization"):
-            self._quantized.add(identity)
+        shown.measured[decision.dtype] = facts.get("module_bytes", facts["memory_usage"])
+        shown.quantized = shown.quantized or bool(facts.get("quantization"))
         if decision.dtype is not None or not facts["sizes"]:
             return False
         parts = (facts["dtype"], facts.get("quantization"))
-        self._native[identity] = "/".join(filter(None, parts))
+        shown.native = "/".join(filter(None, parts))
         return True

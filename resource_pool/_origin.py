@@ -6,6 +6,8 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from resource_pool._estimate import folder_stamp
+
 UNKNOWN = "unknown"
 
 
@@ -14,11 +16,12 @@ class Origin:
 
     The proof compares a few parameters with the files and takes about a millisecond, which most
     loads never need. Until then, only what tells whether the parameters are still those of the
-    load is kept: of weights that were changed before anybody asked, nothing is known.
+    load, and the files those of then, is kept: where either was changed before anybody asked,
+    nothing is known.
     """
 
     def __init__(self, model: Any, marks: Any) -> None:
-        self._marks = marks
+        self._marks, self._files = marks, _stamp_of_files(model)
         self._told = ""
         try:
             self._model = weakref.ref(model)
@@ -42,9 +45,15 @@ class Origin:
         model = self._model()
         if model is None or not modules.is_module(model):
             return UNKNOWN
-        if self._marks is None or modules.marks(model) == self._marks:
-            return provenance(model)
-        return UNKNOWN
+        same = self._marks is None or modules.marks(model) == self._marks
+        return provenance(model) if same and _stamp_of_files(model) == self._files else UNKNOWN
+
+
+def _stamp_of_files(model: Any) -> Any:
+    """Return what changes with the files that a model names; those of a hub's commit do not."""
+    config = getattr(model, "config", None)
+    name = getattr(model, "name_or_path", None) or getattr(config, "_name_or_path", None)
+    return folder_stamp(name) if isinstance(name, str) and name else None
 
 
 def plain(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class ResourcePool(Management):
         self._hardware = Hardware(hardware)
         self._devices = devices or TorchDevices()
         self._system = system
-        self._store = Store(clock, self._devices.parts)
+        self._store = Store(clock, self._devices.storages)
         self._log = EventLog()
         self._mode = Mode()
         self._deadline = load_deadline

@@ -34,10 +34,10 @@ class Store:
     def __init__(
         self,
         clock: Clock = time.monotonic,
-        parts: Callable[[Any], Sequence[Any]] = lambda _: (),
+        memory: Callable[[Any], Sequence[Any]] = lambda _: (),
     ) -> None:
         self.clock = clock
-        self._parts = parts  # of an object: what takes memory and can be referred to weakly
+        self._memory = memory  # of an object: what lives as long as its memory does
         self.lock = threading.RLock()
         self.ledger = Ledger()
         self.hits = 0
@@ -309,7 +309,7 @@ class Store:
         del self._entries[entry.key]
         entry.state = State.EVICTING
         self.ledger.mark_leaving(entry.charges)
-        references = self._leaving.watch([entry.value, *self._parts(entry.value)], entry.charges)
+        references = self._leaving.watch([entry.value, *self._memory(entry.value)], entry.charges)
         if not references:
             self.ledger.settle(entry.charges)
         removed = Removed(entry.key, entry.facts, entry.charged, entry.charges, references)

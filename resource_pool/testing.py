@@ -162,6 +162,10 @@ class FakeDevices:
         """Return the model itself: it moves as a whole."""
         return [model] if isinstance(model, FakeModel) else []
 
+    def storages(self, model: Any) -> list[Any]:
+        """Return the model itself: it holds its memory."""
+        return self.parts(model)
+
     def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
         """Return what fake models take."""
         return dict(sum((Counter(part.sizes) for part in parts), Counter[str]()))

@@ -62,6 +62,9 @@ class Devices(Protocol):
     def parts(self, model: Any, seen: Any = None) -> list[Any]:
         """Return the objects, weakly referable, that a move or a cast of the model changes."""
 
+    def storages(self, model: Any) -> Sequence[Any]:
+        """Return objects, weakly referable, that live as long as the model's memory does."""
+
     def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
         """Return device -> bytes of some of a model's parts."""
 

@@ -116,9 +116,21 @@ class Survey:
         except (NotImplementedError, RuntimeError):  # a sparse one
             return None
 
+    @property
+    def storages(self) -> list[Any]:
+        """What holds the data: the tensor itself where it is not in one piece, or has none."""
+        return [*{id(one): one for one in map(_storage_of, self.tensors)}.values()]
+
     @functools.cached_property
     def _addresses(self) -> list[int]:
         return [storage.data_ptr() for storage in self._storages or ()]
+
+
+def _storage_of(tensor: Any) -> Any:
+    try:
+        return tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):
+        return tensor
 
 
 def _each_once(tensors: list[Any]) -> list[Any]:

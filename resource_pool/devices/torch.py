@@ -125,6 +125,10 @@ class TorchDevices:
         """Return the parameters of a module: what a move or a cast changes."""
         return modules.parameters(model) if seen is None else seen.parameters
 
+    def storages(self, model: Any) -> list[Any]:
+        """Return the storages of a module, which a ``state_dict`` or a NumPy view keeps."""
+        return Survey(model).storages if modules.is_module(model) else []
+
     def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
         """Return device -> bytes of the storages under parameters, each once."""
         return bytes_per_device(storages_of(parts))

@@ -86,6 +86,18 @@ def test_of_weights_that_changed_before_anybody_asked_nothing_is_known(pool, fol
     assert weights(pool) == "unknown"
 
 
+def test_files_that_were_written_after_the_load_prove_nothing(pool, folder):
+    def load():
+        model = transformers.AutoModel.from_pretrained(folder)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter)
+        return model
+
+    model = pool.get_model("embedding", folder, load)
+    model.save_pretrained(folder)
+    assert weights(pool) == "unknown"
+
+
 def test_what_was_proven_stays_told_of_the_load(pool, folder):
     model = loaded(pool, folder)
     assert weights(pool) == "pretrained"

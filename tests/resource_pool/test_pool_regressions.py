@@ -410,3 +410,25 @@ def test_what_only_garbage_holds_goes_where_memory_runs_out():
     pool._loader.observer._collected_at = machine.clock.now
     model = pool.get_model("vision", "next", machine.loader(60, 0), GPU)
     assert (model.device, model.dtype) == ("cuda:0", "float32")
+
+
+def test_what_loads_showed_of_a_folder_is_forgotten_when_it_changes(tmp_path):
+    machine = FakeMachine({"cpu": 1000})
+    pool, config = machine.pool(), tmp_path / "config.json"
+    config.write_text("{}")
+    pool.get_model("vision", tmp_path, machine.loader(60))
+    pool.clear()
+    assert pool.explain("vision", tmp_path).needed == 60 * MIB
+    config.write_text('{"hidden_size": 32}')
+    assert pool.explain("vision", tmp_path).needed is None
+    pool.get_model("vision", tmp_path, machine.loader(10))
+    assert pool.explain("vision", tmp_path).needed == 10 * MIB
+
+
+def test_what_loads_showed_is_kept_of_so_many_models(monkeypatch):
+    monkeypatch.setattr("resource_pool._experience._MOST", 2)
+    machine = FakeMachine({"cpu": 1000})
+    pool = machine.pool()
+    for name in "abc":
+        pool.get_model("vision", name, machine.loader(1))
+    assert [pool.explain("vision", name).needed for name in "abc"] == [None, MIB, MIB]

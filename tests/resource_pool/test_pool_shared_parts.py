@@ -205,3 +205,24 @@ def test_an_object_that_another_took_the_place_of_is_charged_where_it_is_cached(
     assert pool.get_model("vision", "m", lambda: model, CPU) is first
     pool.get_model("vision", "m", lambda: model, CPU, variant="b")
     assert pool.get_stats()["memory_usage_mb"] == 120
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        lambda model: model.state_dict(),
+        lambda model: model.head.weight.detach(),
+        lambda model: model.head.weight.data[:1],
+        lambda model: model.head.weight.detach().numpy(),
+    ],
+    ids=["state_dict", "detached", "data", "numpy"],
+)
+def test_memory_that_somebody_keeps_without_the_model_is_not_freed(torch_pool, memory):
+    kept = memory(torch_pool.get_model("vision", "m", Model))
+    (key,) = torch_pool.models
+    cleared = torch_pool.clear()
+    assert (cleared["freed_bytes"], [*cleared["held"]]) == (0, [key])
+    assert torch_pool.get_stats()["devices"]["cpu"]["used_mb"] * MIB == BODY + HEAD
+    del kept
+    stats = torch_pool.get_stats()
+    assert (stats["devices"], stats["management"]["freed_mb"] * MIB) == ({}, BODY + HEAD)
