@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import unittest
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,7 @@ Inputs = dict[str, Any]
 # or are what a loss is computed from, as the rewards of a decision transformer are.
 _CARRYING = (
     *("input_ids", "inputs", "embeds", "states", "values", "features", "videos", "bbox", "patches"),
-    *("actions", "returns_to_go"),
+    *("actions", "returns_to_go", "latents", "mel"),
 )
 # Arguments that do not go along with the tokens of the text, even where they are as long.
 _NOT_OF_TEXT = ("decoder", "pixel", "spatial", "input_features", "audio", "protein", "qformer")
@@ -152,10 +153,19 @@ def padded(inputs: Mapping[str, Any], count: int, model: Any, side: str = "right
     padding = config and getattr(text_config(config), "pad_token_id", None)
     more = ids[:, -1:].expand(-1, count, *ids.shape[2:])
     # Some models count positions by the token of padding, whatever the mask says. For some it
-    # stands for an image too.
-    if isinstance(padding, int) and padding >= 0 and not bool((ids == padding).any()):
+    # stands for an image too, or is the decoder's alone and none of the text's.
+    known = padding is not None and padding in range(_vocabulary(config))
+    if known and not bool((ids == padding).any()):
         more = torch.full_like(more, padding)
     return _extended(masked, more, covered=True, left=side == "left")
+
+
+def _vocabulary(config: Any) -> int:
+    """Return how many tokens a text may hold; no limit where the config does not say."""
+    from resource_pool.weights.configs import text_config
+
+    of_text = getattr(config, "encoder_config", None) or text_config(config)
+    return getattr(of_text, "vocab_size", None) or sys.maxsize
 
 
 def continued(inputs: Mapping[str, Any], sequences: Any) -> Inputs:

@@ -203,6 +203,15 @@ def test_padding_is_the_models_own_token():
     assert padded["input_ids"].tolist() == [[1, 2, 7, 7]]
 
 
+def test_a_token_of_padding_that_the_text_has_no_embedding_for_is_not_taken():
+    from transformers import BertConfig
+
+    model = TakesMask()
+    model.config = BertConfig(pad_token_id=7, vocab_size=7)
+    padded = measuring.padded({"input_ids": torch.tensor([[1, 2]])}, 2, model)
+    assert padded["input_ids"].tolist() == [[1, 2, 2, 2]]
+
+
 def test_layers_on_the_first_dimension_are_told_from_rows():
     rows = torch.arange(8.0).view(2, 2, 2)  # two layers, then two rows
     found, expected = measuring.mirrored({"layers": rows.flip(1)}, {"layers": rows})
