@@ -110,7 +110,7 @@ def _with_declaration(row: dict[str, Any]) -> dict[str, Any]:
     if declared is None or row["status"] == "passed":
         return row
     cause = f"{declared.cause}: {declared.detail}; {declared.remedy}"
-    return {**row, "status": "declared", "cause": cause}
+    return {**row, "status": "declared", "cause": cause, "observed": row.get("cause", "")}
 
 
 def _versions() -> dict[str, str]:

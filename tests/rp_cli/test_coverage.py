@@ -174,6 +174,17 @@ def test_only_a_declared_failure_is_no_failure(
     assert status in capsys.readouterr().out
 
 
+def test_what_was_observed_stands_beside_what_was_declared(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = row("bark", "failed", cause="it rained")
+    monkeypatch.setattr("rp_cli.coverage.sweep.sweep", lambda types: iter([failed]))
+    coverage(["bark"], as_json=True)
+    (told,) = json.loads(capsys.readouterr().out)["types"]
+    assert told["cause"].startswith("no_forward: ")
+    assert told["observed"] == "it rained"
+
+
 def test_a_type_that_takes_too_long_is_a_failure_and_not_the_end() -> None:
     (result,) = sweep([("bert", "AutoModel")], deadline=0.01)
     assert result["status"] == "failed"
