@@ -75,18 +75,19 @@ def flat_forward(model: Any, inputs: Inputs) -> Any:
     from torch.utils import _pytree
 
     class FlatForward(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
+        def __init__(self, model: Any) -> None:
             super().__init__()
+            # Not from around the class: a class lives until garbage is collected, and so would it.
             self.model = model
             self.outputs: Outputs | None = None
 
         def forward(self, *values: Any) -> Any:
-            output = type(model).forward(self.model, **inputs.rebuilt(values))
+            output = type(self.model).forward(self.model, **inputs.rebuilt(values))
             self.outputs = Outputs(output)
             leaves = _pytree.tree_leaves(output)
             return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
 
-    return FlatForward().eval()
+    return FlatForward(model).eval()
 
 
 def as_array(tensor: Any) -> Any:

@@ -1,7 +1,8 @@
 """Transformers models on OpenVINO: see ``forwards`` for how.
 
 At placement the model runs on its own example inputs and is compared with torch, so that a wrong
-answer is an error.
+answer is an error. Weights that are stored in half precision are converted, and compared, in
+float32.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from resource_pool.devices import forwards
 from resource_pool.devices.flat import Inputs, difference
+from resource_pool.devices.float32 import as_float32, in_float32
 from resource_pool.devices.forwards import placement as placement
 from resource_pool.devices.openvino_convert import Compiled
 from resource_pool.errors import UnsupportedOperationError, WrongResultError
@@ -39,8 +41,8 @@ def place(model: Any, device: str, dtype: str | None) -> None:
     forwards.remove(model)
     model.eval()
     forward = OpenVINOForward(model, device if ":" in device else f"{device}:0", dtype or "float32")
-    for one in inputs:
-        _compare(model, forward, one)
+    for one, expected in zip(inputs, _expected(model, inputs), strict=True):
+        _compare(expected, forward, one)
     forwards.attach(model, forward)
 
 
@@ -58,6 +60,7 @@ class OpenVINOForward(forwards.Forward):
         """Compile it."""
         compiled = Compiled(model, inputs, self.device, self.dtype)
         self.constant_bytes += compiled.constant_bytes
+        self.dtype = compiled.dtype
         return compiled
 
     def for_part(self, part: Any) -> OpenVINOForward:
@@ -76,11 +79,20 @@ class OpenVINOForward(forwards.Forward):
         }
 
 
-def _compare(model: Any, forward: OpenVINOForward, inputs: dict[str, Any]) -> None:
+def _expected(model: Any, examples: list[dict[str, Any]]) -> list[Any]:
+    """Return what torch computes in float32, of a copy that is not kept."""
     import torch
 
+    wide = in_float32(model)
+    taken = [Inputs(one, OpenVINOForward.title) for one in examples]
     with torch.no_grad():
-        expected = type(model).forward(model, **inputs)
+        return [
+            type(wide).forward(wide, **one.rebuilt([*map(as_float32, one.tensors)]))
+            for one in taken
+        ]
+
+
+def _compare(expected: Any, forward: OpenVINOForward, inputs: dict[str, Any]) -> None:
     try:
         computed = forward(**inputs)
     except RuntimeError as error:  # what it converts, it does not always compute

@@ -11,10 +11,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from resource_pool.devices.flat import Inputs, as_array, flat_forward
+from resource_pool.devices.float32 import as_float32, in_float32
 from resource_pool.errors import UnsupportedOperationError
 
 # OpenVINO's own default on a CPU may be bf16, which differs in the third digit.
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_DTYPES = {hint: dtype for dtype, hint in _HINTS.items()}
+_PRECISION = "INFERENCE_PRECISION_HINT"
 _OPERATIONS = re.compile(
     r"(?:No conversion rule found for operations|Conversion is failed for): ([^\n]+)"
 )
@@ -23,22 +26,30 @@ _OPERATIONS = re.compile(
 class Compiled:
     """A forward compiled for one set of arguments.
 
+    Attributes:
+        dtype: torch's name of the precision that it computes in: a device that lacks the one that
+            was asked for takes another.
+
     Raises:
         UnsupportedOperationError: the model cannot be converted or compiled.
     """
 
     def __init__(self, model: Any, inputs: Inputs, device: str, dtype: str) -> None:
-        flat = flat_forward(model, inputs)
-        converted = _converted(flat, tuple(inputs.tensors))
+        # In bfloat16 OpenVINO 2026.4 computes something else, for as little as one linear layer.
+        flat = flat_forward(in_float32(model), inputs)
+        converted = _converted(flat, tuple(map(as_float32, inputs.tensors)))
         self._outputs = flat.outputs
         self._model = _compiled(converted, device, dtype)
+        self.dtype = _computes_in(self._model, dtype)
         constants = (op for op in converted.get_ops() if op.get_type_name() == "Constant")
         self.constant_bytes = sum(constant.get_byte_size() for constant in constants)
 
     def __call__(self, tensors: Sequence[Any]) -> Any:
         """Return the output, put together as the model's own forward does."""
         # A request of its own: the compiled model's shared one serves one thread.
-        answer = self._model.create_infer_request().infer([*map(as_array, tensors)])
+        answer = self._model.create_infer_request().infer(
+            [as_array(as_float32(tensor)) for tensor in tensors]
+        )
         return self._outputs.rebuilt([array.copy() for array in answer.values()])
 
 
@@ -106,10 +117,19 @@ def _compiled(converted: Any, device: str, dtype: str) -> Any:
     _, _, index = device.partition(":")
     name = core.available_devices[int(index or 0)]
     try:
-        return core.compile_model(converted, name, {"INFERENCE_PRECISION_HINT": _HINTS[dtype]})
+        return core.compile_model(converted, name, {_PRECISION: _HINTS[dtype]})
     except RuntimeError as error:
         what = str(error).split("\n")[0]
         raise UnsupportedOperationError(f"OpenVINO cannot compile the model: {what}.") from error
+
+
+def _computes_in(compiled: Any, dtype: str) -> str:
+    """Return torch's name of what a model computes in; what was asked for where it is not said."""
+    try:
+        said = compiled.get_property(_PRECISION).get_type_name()
+    except (RuntimeError, AttributeError):  # a device without the property
+        return dtype
+    return _DTYPES.get(said, dtype)
 
 
 @functools.cache

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from resource_pool import DeviceUnavailableError, ResourcePool, UnsupportedOperationError
-from resource_pool.devices import openvino
+from resource_pool.devices import openvino, openvino_convert
+from resource_pool.devices.float32 import as_float32, in_float32
 from resource_pool.weights import example_inputs, locate_weights
 
 pytest.importorskip("openvino")
@@ -106,6 +109,61 @@ def test_an_asked_precision_is_the_one_that_it_computes_in(pool):
     inputs = example_inputs(model, batch=2)
     difference = (model(**inputs)[0] - make()(**inputs)[0]).abs().max()
     assert 0 < difference < 0.3
+
+
+@pytest.mark.parametrize(
+    ("model_type", "stored"),
+    [("bert", "float32"), ("vit", "bfloat16"), ("bert", "float16")],  # vit's inputs are floating
+)
+def test_whatever_the_weights_are_stored_in_it_computes_in_float32(pool, model_type, stored):
+    make = lambda: load(model_type, "AutoModel").to(getattr(torch, stored))  # noqa: E731
+    wish = OPENVINO | {"force_device": True}
+    model = pool.get_model("embedding", "mine", make, wish)
+    ((key, facts),) = pool.get_stats()["models"].items()
+    assert (key, facts["dtype"]) == ("embedding:mine:openvino:0:float32", "float32")
+    assert model.dtype == getattr(torch, stored)  # the model itself is as it was
+    inputs = example_inputs(model, batch=3)
+    wide = {name: as_float32(value) for name, value in inputs.items()}
+    got, expected = model(**inputs).pooler_output, make().float()(**wide).pooler_output
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+
+
+def test_the_copy_in_float32_is_not_kept(monkeypatch):
+    copies = []
+
+    def noted(model):
+        copies.append(weakref.ref(made := in_float32(model)))
+        assert made is not model
+        return made
+
+    for module in (openvino, openvino_convert):
+        monkeypatch.setattr(module, "in_float32", noted)
+    model = load("bert", "AutoModel").to(torch.bfloat16)
+    openvino.place(model, "openvino", None)
+    gc.collect()
+    assert len(copies) == 2  # to compare with, and to convert
+    assert [copy() for copy in copies] == [None, None]
+
+
+def test_generation_is_no_exception_in_half_precision():
+    half = load("t5", "AutoModelForSeq2SeqLM").to(torch.bfloat16)
+    tokens = example_inputs(half, batch=2)["input_ids"]
+    options = {"max_new_tokens": 3, "do_sample": False}
+    expected = load("t5", "AutoModelForSeq2SeqLM").to(torch.bfloat16).float()
+    openvino.place(half, "openvino", None)
+    # The encoder is converted by itself, when the model is placed already.
+    assert torch.equal(half.generate(tokens, **options), expected.generate(tokens, **options))
+
+
+def test_a_precision_that_the_device_lacks_is_not_claimed():
+    model = load("vit", "AutoModel")
+    openvino.place(model, "openvino", "float16")
+    placed = openvino.placement(model)
+    compiled = next(iter(placed._converted.values()))._model
+    really = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    names = {"f16": "float16", "bf16": "bfloat16", "f32": "float32"}
+    assert placed.dtype == names[really]  # a CPU without f16 takes bf16, or f32
 
 
 def test_what_it_cannot_do_is_an_error_and_never_a_wrong_answer(shared):
