@@ -47,6 +47,12 @@ class Maintenance:
         """The age at which unused resources go: 30 minutes, in low-memory mode 10."""
         return LOW_MEMORY_MAX_AGE_MINUTES if self._mode.low_memory else MAX_AGE_MINUTES
 
+    def look_at_mode(self) -> None:
+        """Look whether low-memory mode is over, where no load does it: at a hit."""
+        memory = _system.system_memory(self._system.memory())
+        if memory:
+            self._switch(memory)
+
     def look(self) -> None:
         """Look at the machine's memory: switch modes, warn, and drop what is idle."""
         memory = _system.system_memory(self._system.memory())

@@ -26,6 +26,7 @@ class Mover:
 
     def __init__(self, store: Store, devices: Devices, loader: Loader, log: EventLog) -> None:
         self._store, self._devices, self._loader, self._log = store, devices, loader, log
+        self.demoted: set[Identity] = set()  # models that low-memory mode brought to RAM
 
     def move(
         self, meant: Callable[[Entry], bool], label: str, device: str, from_device: str | None
@@ -53,9 +54,31 @@ class Mover:
             full = memory and memory.free < (1 - LOW_MEMORY_GPU_SHARE) * memory.total
             if full and not entry.seems_held():
                 try:
-                    self._move(entry, entry.facts["identity"], CPU, CPU, unless_held=True)
+                    self._move(entry, identity, CPU, CPU, unless_held=True)
+                    self.demoted.add(identity)
                 except Exception as error:  # it stays where it is, and is handed out there
                     logger.warning("%s is not brought to RAM: %s", entry.key, error)
+
+    def bring_back(self, identity: Identity, request: Request) -> None:
+        """After low-memory mode, give a model that it demoted the place that it would get now.
+
+        What somebody holds is brought back at a later request.
+        """
+        entries = self._instances(lambda e: e.facts.get("identity") == identity)
+        if len(entries) != 1 or entries[0].facts["device"] != CPU:
+            self.demoted.discard(identity)  # it has gone, or was loaded or moved by other means
+            return
+        (entry,) = entries
+        size = entry.facts.get("memory_usage", 0)
+        try:
+            decision = self._loader.plan(identity, request.needing(size))
+            free = decision.device != CPU and not decision.evict and entry.movable
+            if free and not entry.seems_held():
+                self._move(entry, identity, decision.device, decision.backend, unless_held=True)
+                self.demoted.discard(identity)
+        except Exception as error:  # it stays where it is, and is handed out there
+            self.demoted.discard(identity)
+            logger.warning("%s is not brought back from RAM: %s", entry.key, error)
 
     def _still_there(self, entry: Entry) -> Any:
         value = entry.value

@@ -184,7 +184,7 @@ class ResourcePool(Management):
         entry, model = self._obtain(identity, request, constructor)
         if keep_alive is not None:
             entry.keep_alive = 60.0 * keep_alive
-        elif hardware_preferences is None:
+        elif hardware_preferences is None and identity not in self._mover.demoted:
             self._known[plain] = entry.key
         return model
 
@@ -259,9 +259,14 @@ class ResourcePool(Management):
         preferences = request.preferences
         if preferences.force_low_memory:
             self.enable_low_memory_mode()
+        if self._mode.low_memory:
+            self._maintenance.look_at_mode()
         # Whoever names devices has decided; an instance elsewhere would be a second one.
-        if self._mode.low_memory and not (preferences.device or preferences.priority_list):
-            self._mover.demote_idle(identity)
+        if not (preferences.device or preferences.priority_list):
+            if self._mode.low_memory:
+                self._mover.demote_idle(identity)
+            elif identity in self._mover.demoted:
+                self._mover.bring_back(identity, request)
 
         def before_load() -> None:
             self._maintenance.look()

@@ -339,3 +339,45 @@ def test_a_wish_for_low_memory_mode_at_the_moment_of_leaving_it_counts(pool, mac
     assert pool.get_stats()["low_memory_mode"]
     pool._maintenance.look()
     assert pool.get_stats()["low_memory_mode"]
+
+
+def test_hits_end_low_memory_mode_where_memory_is_back(pool, machine):
+    load(pool, machine, "a", 1)
+    available(machine, 1000)
+    load(pool, machine, "b", 1)
+    assert pool.get_stats()["low_memory_mode"]
+    available(machine, 48 * 1024)
+    pool.get_model("embedding", "a", None, GPU)
+    assert not pool.get_stats()["low_memory_mode"]
+
+
+@pytest.fixture
+def demoted(pool, machine) -> ResourcePool:
+    """A pool with a model of 85 MiB that low-memory mode, now over, has brought to RAM."""
+    load(pool, machine, "m", 85, hardware_preferences=None)
+    available(machine, 1000)
+    pool._maintenance.look()
+    assert pool.get_model("embedding", "m").device == "cpu"
+    available(machine, 48 * 1024)
+    pool._maintenance.look()
+    return pool
+
+
+def test_after_low_memory_mode_a_model_goes_back_to_its_gpu(demoted, machine):
+    model = demoted.get_model("embedding", "m")
+    assert (model.device, len(demoted.models), machine.loads) == ("cuda:0", 1, [85])
+    assert demoted.get_model("embedding", "m") is model
+
+
+def test_what_somebody_holds_goes_back_when_nobody_does(demoted):
+    (held,) = demoted.models.values()
+    for _ in range(2):
+        assert demoted.get_model("embedding", "m").device == "cpu"
+    del held
+    assert demoted.get_model("embedding", "m").device == "cuda:0"
+
+
+def test_what_has_no_room_on_its_gpu_any_longer_stays_in_ram(demoted, machine):
+    other = load(demoted, machine, "other", 50)
+    assert demoted.get_model("embedding", "m").device == "cpu"
+    assert other.device == "cuda:0"
