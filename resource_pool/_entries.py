@@ -111,7 +111,8 @@ def sharing(entries: Sequence[Entry]) -> list[list[Entry]]:
 class Removed:
     """An entry that left the store.
 
-    ``references`` are to its object and to what of it takes memory.
+    ``references`` are to its object and to what of it takes memory; ``sharers`` are the entries
+    that share some of that with it.
     """
 
     key: str
@@ -119,6 +120,7 @@ class Removed:
     sizes: dict[str, int]  # what its own bytes were, by device
     charges: tuple[int, ...]
     references: tuple[weakref.ref[Any], ...]
+    sharers: tuple[str, ...] = ()
 
     def alive(self) -> bool | None:
         """Whether somebody holds any of it; None for what cannot be watched (an int, a tuple)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from resource_pool._entries import Entry
@@ -103,12 +104,12 @@ class Management(Inspection):
         self._known.clear()
         entries = self._store.entries()
         freed = [item for item in removed if item.alive() is False]
-        held = [item for item in removed if item.alive()]
+        held = {item.key: item.sharers for item in removed if item.alive()}
         return {
             "removed": len(removed),
             "freed_bytes": sum(item.facts.get("memory_usage", 0) for item in freed),
             "kept": {entry.key: _why_kept(entry) for entry in entries},
-            "held": {item.key: "the caller still holds it" for item in held},
+            "held": {key: _why_held(sharers, entries) for key, sharers in held.items()},
         }
 
     def enable_low_memory_mode(self) -> None:
@@ -121,6 +122,11 @@ class Management(Inspection):
         value = os.environ.get("RESOURCE_POOL_LOW_MEMORY", "").strip().lower()
         if value not in ("", "0", "false", "no", "off"):
             self.enable_low_memory_mode()
+
+
+def _why_held(sharers: Sequence[str], kept: Sequence[Entry]) -> str:
+    shared = next((entry.key for entry in kept if entry.key in sharers), "")
+    return f"shared with {shared}" if shared else "the caller still holds it"
 
 
 def _why_kept(entry: Entry) -> str:

@@ -312,7 +312,9 @@ class Store:
         references = self._leaving.watch([entry.value, *self._memory(entry.value)], entry.charges)
         if not references:
             self.ledger.settle(entry.charges)
-        removed = Removed(entry.key, entry.facts, entry.charged, entry.charges, references)
+        mine = entry.created_for
+        sharers = tuple(k for k, e in self._entries.items() if mine in e.facts.get("shares", ()))
+        removed = Removed(entry.key, entry.facts, entry.charged, entry.charges, references, sharers)
         entry.value = entry.fingerprint = None
         return removed
 

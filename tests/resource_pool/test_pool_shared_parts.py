@@ -144,6 +144,16 @@ def test_what_one_of_them_must_keep_keeps_both(pair, devices):
         evicted_for(pair, devices, room=0, needs=BODY)
 
 
+def test_what_leaves_says_who_shares_its_weights(pair):
+    first, second = pair.models
+    pair.pin(second)
+    assert pair.clear()["held"] == {first: f"shared with {second}"}
+    assert pair.get_stats()["devices"]["cpu"]["used_mb"] * MIB == BODY + 2 * HEAD
+    pair.unpin(second)
+    assert pair.clear()["held"] == {}
+    assert pair.get_stats()["devices"] == {}
+
+
 def test_a_model_that_shares_weights_is_not_moved_by_itself():
     machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
     pool = machine.pool()
