@@ -17,9 +17,15 @@ from resource_pool._hardware import detect
 from resource_pool.devices import forwards, modules
 from resource_pool.devices.browser_runtime import require_runtime
 from resource_pool.devices.browser_session import BrowserSession, Program
-from resource_pool.devices.flat import Inputs, as_array, difference, without_masked
+from resource_pool.devices.flat import (
+    Inputs,
+    as_array,
+    correlation,
+    difference,
+    without_masked,
+)
 from resource_pool.devices.onnx_export import Exported, changing_axes
-from resource_pool.devices.onnx_precision import TOLERANCES
+from resource_pool.devices.onnx_precision import CORRELATIONS, TOLERANCES
 from resource_pool.devices.web_engines import BrowserEngine, Engine, Run, SimulatedEngine
 from resource_pool.errors import UnsupportedOperationError, WrongResultError
 
@@ -282,6 +288,13 @@ class _Computation:
                 f"{forward.device} computes something else than torch (by {found:.2g} of the "
                 f"greatest value, for inputs of {_sizes(tensors)}; in {forward.dtype}, "
                 f"{forward.tolerance:g} passes)."
+            )
+        least = CORRELATIONS.get(forward.dtype)
+        if least is not None and not (alike := correlation(expected, output)) >= least:
+            raise WrongResultError(
+                f"{forward.device} computes something else than torch (they correlate by "
+                f"{alike:.2g}, for inputs of {_sizes(tensors)}; in {forward.dtype}, {least:g} "
+                "passes)."
             )
         forward.difference = max(forward.difference, found)
 

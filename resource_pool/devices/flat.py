@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from resource_pool.errors import UnsupportedOperationError
+
+#: Outputs are compared by their own greatest value, but none by less than this.
+SMALLEST_SCALE = 1e-4
+# Values that differ by so small a share are alike: the rest is float32's rounding.
+_ALIKE = 1e-5
 
 
 class Inputs:
@@ -99,25 +105,60 @@ def as_array(tensor: Any) -> Any:
 
 
 def difference(expected: Any, got: Any) -> float:
-    """Return the greatest difference of floating outputs as a share of their greatest value.
+    """Return the greatest difference of floating outputs, as a share of each one's greatest value.
 
-    What both have masked out is left out; see :func:`masked_in_both`.
+    Outputs below ``SMALLEST_SCALE`` are held against that: of zeros, there is no share. What both
+    have masked out is left out; see :func:`masked_in_both`.
     """
+    worst = 0.0
+    for theirs, ours in _floating(expected, got):
+        if ours.shape != theirs.shape:
+            return float("inf")
+        theirs, ours = _told(theirs, ours)
+        if not theirs.numel():
+            continue
+        scale = max(SMALLEST_SCALE, float(theirs.abs().max()))
+        found = float((ours - theirs).abs().max()) / scale
+        if math.isnan(found):
+            return float("inf")
+        worst = max(worst, found)
+    return worst
+
+
+def correlation(expected: Any, got: Any) -> float:
+    """Return the least correlation of a floating output with what was expected of it, -1 to 1.
+
+    It tells values in another order from rounded ones where all are near one another. Outputs
+    whose expected values are all alike have none and do not count; nor does what both have masked
+    out. The shapes must be the same.
+    """
+    pairs = (_told(theirs, ours) for theirs, ours in _floating(expected, got))
+    found = [_correlation(theirs, ours) for theirs, ours in pairs if theirs.numel()]
+    return min(found, default=1.0)
+
+
+def _correlation(theirs: Any, ours: Any) -> float:
+    alike = _ALIKE * max(SMALLEST_SCALE, float(theirs.abs().max()))
+    theirs, ours = theirs - theirs.mean(), ours - ours.mean()
+    if float(theirs.abs().max()) <= alike:
+        return 1.0
+    both = float(theirs.norm() * ours.norm())
+    return float(theirs @ ours) / both if both else 0.0
+
+
+def _floating(expected: Any, got: Any) -> Iterator[tuple[Any, Any]]:
     import torch
     from torch.utils import _pytree
 
-    worst = 0.0
     for ours, theirs in zip(_pytree.tree_leaves(got), _pytree.tree_leaves(expected), strict=True):
         if isinstance(theirs, torch.Tensor) and theirs.is_floating_point() and theirs.numel():
-            if ours.shape != theirs.shape:
-                return float("inf")
-            told = ~masked_in_both(ours, theirs)
-            one, other = ours.double()[told], theirs.double()[told]
-            if not other.numel():
-                continue
-            found = float((one - other).abs().max()) / max(1.0, float(other.abs().max()))
-            worst = found if not found <= worst else worst  # NaN is the worst
-    return worst
+            yield theirs, ours
+
+
+def _told(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """Return the values, as float64 in a row, that not both have masked out."""
+    told = ~masked_in_both(ours, theirs)
+    return theirs.double()[told], ours.double()[told]
 
 
 def masked_in_both(one: Any, other: Any) -> Any:

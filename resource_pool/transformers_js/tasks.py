@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from resource_pool.devices.flat import SMALLEST_SCALE
+
 TEXTS = ("Prices fell.", "A man is playing a guitar on the stage.")
 _DEFAULT_SIDE = 224
 
@@ -119,7 +121,10 @@ def _label(one: dict[str, Any]) -> str:
 
 
 def difference(expected: list[Any], found: list[Any]) -> float:
-    """Return the greatest difference as a share of the greatest value; inf for another form."""
+    """Return the greatest difference as a share of the greatest value; inf for another form.
+
+    Values below ``SMALLEST_SCALE`` are held against that: of zeros, there is no share.
+    """
     if len(expected) != len(found) or not expected:
         return float("inf")
     if isinstance(expected[0], tuple):
@@ -129,5 +134,5 @@ def difference(expected: list[Any], found: list[Any]) -> float:
     apart: list[float] = [abs(a - b) for a, b in zip(expected, found, strict=True)]
     if any(map(math.isnan, apart)):
         return float("inf")
-    greatest: float = max(1.0, *map(abs, expected))
+    greatest: float = max(SMALLEST_SCALE, *map(abs, expected))
     return max(apart) / greatest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import sys
 import tarfile
@@ -478,6 +479,47 @@ def test_real_weights_in_int8_keep_the_similarities(torch, minilm):
     measured = forwards.placement(model).measured()
     assert measured["download_bytes"] < 0.3 * measured["float32_download_bytes"]
     assert forwards.placement(model).dtype == "int8"
+
+
+def test_small_outputs_are_compared_by_their_own_greatest_value(torch):
+    from resource_pool.devices.flat import difference
+
+    probabilities = {"scores": torch.full((1, 5000), 2e-4), "large": torch.full((1, 2), 50.0)}
+    zeros = {**probabilities, "scores": torch.zeros(1, 5000)}
+    assert difference(probabilities, zeros) == pytest.approx(1)
+    assert difference(zeros, zeros) == 0
+    assert difference(zeros, {**zeros, "scores": torch.full((1, 5000), 1e-9)}) < 1e-4
+    unknown = {**zeros, "scores": torch.full((1, 5000), math.nan)}
+    assert difference(zeros, unknown) == math.inf  # though what comes after it is right
+
+
+def test_values_that_changed_places_do_not_correlate(torch):
+    from resource_pool.devices.flat import correlation
+
+    logits = torch.tensor([[0.11, 0.1], [0.1, 0.11]])
+    assert correlation([logits], [logits + 1e-4]) == pytest.approx(1)
+    assert correlation([logits, logits], [logits, logits.flip(1)]) == pytest.approx(-1)
+    assert correlation([logits], [torch.zeros(2, 2)]) == 0
+    assert correlation([torch.ones(3)], [torch.rand(3)]) == 1  # of nothing, nothing is known
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("kind", ["zeros", "swapped"])
+def test_a_classifiers_wrong_labels_do_not_pass_in_less_than_float32(
+    torch, monkeypatch, dtype, kind
+):
+    """Its logits are small: a tolerance must not be more than they are."""
+    wrong = {"zeros": np.zeros_like, "swapped": lambda array: array[:, ::-1].copy()}[kind]
+    real = web_engines.SimulatedEngine._run
+    model = load("bert", "AutoModelForSequenceClassification")
+    inputs = example_inputs(model, batch=2)
+    engine = browser.engine_for("webgpu:simulation")
+    browser.WebForward(model, engine, dtype)(**inputs)  # the right ones do
+    monkeypatch.setattr(
+        web_engines.SimulatedEngine, "_run", lambda *args: [*map(wrong, real(*args))]
+    )
+    with pytest.raises(UnsupportedOperationError, match="something else than torch"):
+        browser.WebForward(model, engine, dtype)(**inputs)
 
 
 def test_only_positions_that_the_mask_leaves_out_are_not_compared(torch):

@@ -84,12 +84,20 @@ def test_what_is_not_here_is_a_skip_with_the_reason(tmp_path):
 def test_labels_are_compared_by_name_and_numbers_by_the_greatest():
     found = tasks.flat([[{"label": "b", "score": 0.9}, {"label": "a", "score": 0.1}]])
     assert found == [("a", 0.1), ("b", 0.9)]
-    assert tasks.difference([("a", 0.1), ("b", 0.8)], found) == pytest.approx(0.1)
+    assert tasks.difference([("a", 0.1), ("b", 0.8)], found) == pytest.approx(0.125)
     assert tasks.difference([("a", 0.1), ("c", 0.9)], found) == math.inf
     assert tasks.difference([1.0, -10.0], [1.0, -9.0]) == pytest.approx(0.1)
     assert tasks.difference([1.0], [1.0, 2.0]) == math.inf
     assert tasks.difference([1.0, 2.0], [math.nan, 2.0]) == math.inf
     assert tasks.difference([], []) == math.inf
+
+
+def test_small_probabilities_are_not_compared_with_one():
+    expected = [(f"LABEL_{index:04}", 1 / 1001 + index % 7 * 1e-5) for index in range(1000)]
+    zeros = [(label, 0.0) for label, _ in expected]
+    assert tasks.difference(expected, zeros) == pytest.approx(1)
+    assert tasks.difference(expected, expected) == 0
+    assert tasks.difference([0.0], [0.0]) == 0
 
 
 @pytest.mark.parametrize(
