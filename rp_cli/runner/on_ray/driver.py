@@ -31,6 +31,8 @@ _NODES_SECONDS = 2.0
 _GENTLE_SECONDS = 5.0
 # The smallest that Ray takes; what is sent are texts of some KiB.
 _STORE_BYTES = 80 << 20
+# Ray's words, in the RuntimeError that stands in for a function or class that it cannot import.
+_NOT_IMPORTED = "failed to import on the worker"
 # A socket's path has 107 characters, of which Ray takes about 70.
 _LONGEST_FOLDER = 30
 
@@ -223,8 +225,9 @@ class Driver:
             return dict(json.loads(self._ray.get(next(stream))))
         except StopIteration:
             return {"event": "lost", "why": "its process ended"}
-        except self._ray.exceptions.RayTaskError as error:  # a bug of ours, or no rp there
-            return {"event": "refused", "why": _last_line(error)}
+        except self._ray.exceptions.RayTaskError as error:
+            event = "refused" if _has_no_rp(error) else "lost"
+            return {"event": event, "why": _last_line(error)}
         except self._ray.exceptions.RayError as error:
             return {"event": "lost", "why": f"{type(error).__name__}: {_first_line(error)}"}
 
@@ -232,6 +235,12 @@ class Driver:
 def _resources(message: Message) -> dict[str, float]:
     wanted = message["request"]
     return {"num_cpus": wanted["cpus"], "memory": wanted["memory"], "num_gpus": wanted["gpus"]}
+
+
+def _has_no_rp(error: Any) -> bool:
+    """Whether a node could not import what it was to run; other errors are that node's own."""
+    cause = error.cause
+    return isinstance(cause, ImportError) or _NOT_IMPORTED in str(cause)
 
 
 def _first_line(error: Exception) -> str:

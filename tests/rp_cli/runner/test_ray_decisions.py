@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import queue
 import socket
+import sys
 from collections import Counter
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +28,7 @@ from rp_cli.runner.on_ray.assigning import (
     threads_per_file,
     within,
 )
+from rp_cli.runner.on_ray.driver import Driver
 from rp_cli.runner.on_ray.orders import Orders
 from rp_cli.runner.on_ray.planning import plan as plan_run
 from rp_cli.runner.on_ray.planning import requests_of
@@ -218,6 +222,74 @@ def test_a_node_that_falls_silent_costs_the_file_its_deadline(play, monkeypatch)
 def test_a_node_without_our_version_ends_the_run_with_what_to_do(play):
     with pytest.raises(BadInputError, match=r"refused because.*same version"):
         play(1, {0: ["refused"]})
+
+
+class RayError(Exception):
+    pass
+
+
+class RayTaskError(RayError):
+    """As Ray's: the text is a traceback, whose last line is the cause."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"Traceback\n{type(cause).__name__}: {cause}")
+        self.cause = cause
+
+
+@pytest.fixture
+def fake_ray(monkeypatch):
+    """Ray as far as the driver needs it: what a stream yields is raised or returned."""
+
+    def get(value):
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    ray = ModuleType("ray")
+    ray.get, ray.remote, ray.cancel, ray.nodes = get, Remote, lambda *_, **__: None, list
+    ray.wait = lambda streams, **_: (streams[:1], streams[1:])
+    ray.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    return ray
+
+
+class Remote:
+    """A remote function; ``answers`` has a stream for each call."""
+
+    answers: list
+
+    def __init__(self, what: object) -> None:
+        self.what = what
+
+    def options(self, **_: object) -> Remote:
+        return self
+
+    def remote(self, order: str):
+        return iter(self.answers.pop(0))
+
+
+class Told(list):
+    """A channel that keeps what was told."""
+
+    send = list.append
+
+
+@pytest.mark.parametrize(
+    ("cause", "event"),
+    [
+        (FileNotFoundError("No usable temporary directory"), "lost"),
+        (OSError("No space left on device"), "lost"),
+        (ModuleNotFoundError("No module named 'torch'"), "refused"),
+        (RuntimeError("The remote function failed to import on the worker. This may"), "refused"),
+    ],
+)
+def test_a_node_in_trouble_loses_a_file_and_only_one_without_rp_ends_the_run(
+    fake_ray, cause, event
+):
+    driver = Driver(Told(), queue.SimpleQueue())
+    said = driver._next(iter([RayTaskError(cause)]))
+    assert said["event"] == event
+    assert str(cause) in said["why"]
 
 
 def test_fail_fast_and_ctrl_c_leave_the_rest(play):
