@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rp_cli.runner.channel import Channel, Message
 from rp_cli.runner.on_ray import host
@@ -105,6 +105,14 @@ def _ray_folder(at_end: contextlib.ExitStack) -> Path:
     return Path(at_end.enter_context(short))
 
 
+class _Attempt(NamedTuple):
+    """One try of a file; ``host`` is the actor's name, None for a task."""
+
+    number: int
+    attempt: int
+    host: str | None
+
+
 class Driver:
     """Hands files to Ray and tells what becomes of them. All of it happens in one thread."""
 
@@ -114,7 +122,7 @@ class Driver:
         self._ray, self._channel, self._requests = ray, channel, requests
         self._task = ray.remote(host.run_single)
         self._actor_class = ray.remote(host.Host)
-        self._streams: dict[Any, tuple[int, str | None]] = {}
+        self._streams: dict[Any, _Attempt] = {}
         self._actors: dict[str, Any] = {}
         self._nodes: list[dict[str, float]] = []
         self._looked = float("-inf")
@@ -183,18 +191,18 @@ class Driver:
                 self._actors[name] = actor.remote()
             method = self._actors[name].run.options(num_returns="streaming", max_task_retries=0)
             stream = method.remote(order)
-        self._streams[stream] = (message["number"], name)
+        self._streams[stream] = _Attempt(message["number"], message["attempt"], name)
 
     def _retire(self, message: Message) -> None:
         self._kill(message["host"])
 
     def _cancel(self, message: Message) -> None:
-        for stream, (number, _) in list(self._streams.items()):
-            if number == message["number"]:
+        for stream, one in list(self._streams.items()):
+            if (one.number, one.attempt) == (message["number"], message["attempt"]):
                 self._end(stream)
 
     def _end(self, stream: Any) -> None:
-        _, name = self._streams.pop(stream)
+        name = self._streams.pop(stream).host
         if name is not None:
             self._kill(name)
         else:
@@ -211,13 +219,13 @@ class Driver:
             return
         ready, _ = self._ray.wait(list(self._streams), num_returns=1, timeout=_TICK_SECONDS)
         for stream in ready:
-            number, name = self._streams[stream]
+            number, attempt, name = self._streams[stream]
             event = self._next(stream)
             if event["event"] != "started":
                 del self._streams[stream]
             if event["event"] == "lost" and name is not None:
                 self._kill(name)
-            self._channel.send({**event, "number": number})
+            self._channel.send({**event, "number": number, "attempt": attempt})
 
     def _next(self, stream: Any) -> Message:
         """Return what a file's host says; "lost" where it says nothing more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,9 +55,13 @@ def run_on_ray(
 
 @dataclass
 class _Asked:
-    """A file that Ray was asked to run; ``started`` is None until a node has begun."""
+    """A file that Ray was asked to run; ``started`` is None until a node has begun.
+
+    What was said of an earlier attempt may still be on its way: ``attempt`` tells them apart.
+    """
 
     task: Task
+    attempt: int
     started: float | None = None
 
 
@@ -75,6 +80,7 @@ class Engine:
         self._assigning, self._orders, self._wishes = assigning, orders, wishes
         self._record, self._link, self._watcher = record, link, watcher
         self._asked: dict[int, _Asked] = {}
+        self._attempts = itertools.count()
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Run all files.
@@ -100,7 +106,8 @@ class Engine:
                 self._link.send({"do": "retire", "host": step.host})
                 continue
             task = step.task
-            self._asked[task.number] = _Asked(task)
+            attempt = next(self._attempts)
+            self._asked[task.number] = _Asked(task, attempt)
             try:
                 order = self._orders.order_of(task, self._assigning.later(task))
             except OSError as error:
@@ -108,16 +115,16 @@ class Engine:
                 continue
             request = vars(step.request)
             self._link.send(
-                {"do": "run", "number": task.number, "host": step.host, "request": request,
-                 "order": order}
+                {"do": "run", "number": task.number, "attempt": attempt, "host": step.host,
+                 "request": request, "order": order}
             )  # fmt: skip
 
     def _hear(self, message: Message) -> None:
         event, number = message["event"], message.get("number")
         if event == "nodes":
             self._take_nodes(nodes_in(message))
-        elif number not in self._asked:
-            return  # it was ended while this was on its way
+        elif number not in self._asked or self._asked[number].attempt != message["attempt"]:
+            return  # that attempt was ended while this was on its way
         elif event == "started":
             self._asked[number].started = time.monotonic()
             self._watcher.started(self._asked[number].task.file, message["node"])
@@ -162,15 +169,19 @@ class Engine:
     def _take_nodes(self, nodes: Sequence[Node]) -> None:
         waiting = [number for number, asked in self._asked.items() if asked.started is None]
         for number in self._assigning.shrink(nodes, waiting):
-            self._link.send({"do": "cancel", "number": number})
+            self._cancel(number)
             del self._asked[number]
             self._assigning.put_back(number)
+
+    def _cancel(self, number: int) -> None:
+        attempt = self._asked[number].attempt
+        self._link.send({"do": "cancel", "number": number, "attempt": attempt})
 
     def _look(self) -> None:
         late = time.monotonic() - self._wishes.timeout_seconds - _SILENCE_SECONDS
         for number, asked in list(self._asked.items()):
             if asked.started is not None and asked.started < late:
-                self._link.send({"do": "cancel", "number": number})
+                self._cancel(number)
                 after = f"{self._wishes.timeout_seconds:g} s"
                 self._end(
                     asked.task, f"timeout: its node says nothing, long after {after}", "timeout"

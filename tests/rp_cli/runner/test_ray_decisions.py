@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -153,22 +154,31 @@ class FakeLink:
         self.script = {number: list(answers) for number, answers in (script or {}).items()}
         self.sent: list[dict] = []
         self._answers: list[dict] = []
+        self._late: list[dict] = []
 
     def send(self, message):
         self.sent.append(message)
         if message["do"] != "run":
             return
         number = message["number"]
+        of = {"number": number, "attempt": message["attempt"]}
         answer = (self.script.get(number) or ["ended"]).pop(0)
-        self._answers.append({"event": "started", "number": number, "node": "n"})
+        self._answers += self._late
+        self._late = []
+        if answer == "nodes":  # the cluster shrinks, and what was said before is heard late
+            nodes = [{"cpus": 1.0, "memory": float(GIB), "gpus": 0.0}]
+            self._answers.append({"event": "nodes", "nodes": nodes})
+            self._late.append({**of, "event": "lost", "why": "it was the first attempt"})
+            return
+        self._answers.append({**of, "event": "started", "node": "n"})
         if answer == "ended":
             result = {"path": "/scratch", "status": "passed", "output": "", "node": "n"}
             self._answers.append(
-                {"event": "ended", "number": number, "result": result, "loaded": 0,
+                {**of, "event": "ended", "result": result, "loaded": 0,
                  "notes": [], "error_reports": [{"path": "x.json"}]}
             )  # fmt: skip
         elif answer != "silent":
-            self._answers.append({"event": answer, "number": number, "why": f"{answer} because"})
+            self._answers.append({**of, "event": answer, "why": f"{answer} because"})
 
     def receive(self, seconds):
         answers, self._answers = self._answers, []
@@ -202,6 +212,16 @@ def test_a_file_that_is_lost_runs_again_and_the_note_says_so(play):
     assert len(record["error_reports"]) == 2
 
 
+def test_what_is_said_of_an_earlier_attempt_is_not_the_next_ones(play):
+    record, link = play(1, {0: ["nodes", "ended"]})
+    assert [result["status"] for result in record["files"]] == ["passed"]
+    assert record["notes"] == []
+    ran = [message["attempt"] for message in link.sent if message["do"] == "run"]
+    assert len(set(ran)) == len(ran) == 2
+    (cancelled,) = (message for message in link.sent if message["do"] == "cancel")
+    assert cancelled["attempt"] == ran[0]
+
+
 def test_a_file_that_takes_its_node_along_each_time_ends_with_the_reason(play):
     record, _ = play(2, {1: ["lost"] * MOST_LOSSES})
     (lost,) = (result for result in record["files"] if result["status"] != "passed")
@@ -216,7 +236,8 @@ def test_a_node_that_falls_silent_costs_the_file_its_deadline(play, monkeypatch)
     record, link = play(2, {0: ["silent"]})
     (late,) = (result for result in record["files"] if result["status"] != "passed")
     assert late["status"] == "timeout"
-    assert {"do": "cancel", "number": 0} in link.sent
+    attempt = link.sent[0]["attempt"]
+    assert {"do": "cancel", "number": 0, "attempt": attempt} in link.sent
 
 
 def test_a_node_without_our_version_ends_the_run_with_what_to_do(play):
@@ -256,7 +277,7 @@ def fake_ray(monkeypatch):
 class Remote:
     """A remote function; ``answers`` has a stream for each call."""
 
-    answers: list
+    answers: ClassVar[list] = []
 
     def __init__(self, what: object) -> None:
         self.what = what
@@ -290,6 +311,23 @@ def test_a_node_in_trouble_loses_a_file_and_only_one_without_rp_ends_the_run(
     said = driver._next(iter([RayTaskError(cause)]))
     assert said["event"] == event
     assert str(cause) in said["why"]
+
+
+def test_only_the_attempt_that_is_meant_is_cancelled(fake_ray):
+    ended: list[object] = []
+    fake_ray.cancel = lambda stream, **_: ended.append(stream)
+    first, second = Remote.answers = [iter(['{"event": "started"}']) for _ in range(2)]
+    driver = Driver(told := Told(), queue.SimpleQueue())
+    for attempt in range(2):
+        driver._run(
+            {"number": 0, "attempt": attempt, "host": None, "order": {},
+             "request": {"cpus": 1, "memory": 1, "gpus": 0}}
+        )  # fmt: skip
+    driver._cancel({"number": 0, "attempt": 0})
+    driver._listen()
+    assert ended == [first]
+    assert list(driver._streams) == [second]
+    assert [(one["event"], one["attempt"]) for one in told] == [("started", 1)]
 
 
 def test_fail_fast_and_ctrl_c_leave_the_rest(play):
