@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+# Python refuses to read numbers of thousands of digits.
+_MOST_DIGITS = 18
 _TYPES = {
     ".html": "text/html", ".js": "text/javascript", ".json": "application/json",
     ".mjs": "text/javascript", ".wasm": "application/wasm",
@@ -120,6 +122,12 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
+def _length(text: str) -> int:
+    """Return a length as HTTP writes it; -1 for anything else, such as "²", or longer ones."""
+    plain = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    return int(text) if plain else -1
+
+
 def _handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -140,12 +148,8 @@ def _handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             name = server.found(self.path, self.headers.get("Host"))
-            length = self.headers.get("Content-Length", "")
-            taken = (
-                name is not None
-                and length.isdigit()
-                and server.receive(name, int(length), self.rfile.read)
-            )
+            length = _length(self.headers.get("Content-Length", ""))
+            taken = name is not None and server.receive(name, length, self.rfile.read)
             # A body that was not read would be taken for the next request.
             self.close_connection = not taken
             self._answer(204 if taken else 404)

@@ -100,6 +100,12 @@ def test_it_takes_what_is_expected_once_and_not_more(server):
     assert ask(server, path, "POST", b"1")[0] == 404
 
 
+@pytest.mark.parametrize("length", ["²", "³1", "9" * 5000, "+4", "-4", "0x4", "1_0", "four", ""])
+def test_a_length_that_is_none_is_answered_and_not_a_bug(server, length: str):
+    path = path_of(server.expect("output", 4))
+    assert ask(server, path, "POST", **{"Content-Length": length})[0] == 404
+
+
 def test_two_servers_have_two_tokens(server):
     other = LoopbackServer()
     try:
