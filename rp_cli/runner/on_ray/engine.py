@@ -140,6 +140,7 @@ class Engine:
 
     def _ended(self, number: int, message: Message) -> None:
         task = self._asked.pop(number).task
+        message = self._orders.named_here(message, task)
         self._record["shared_models"] += message["loaded"]
         self._record["notes"] += message["notes"]
         self._record["error_reports"] += message["error_reports"]

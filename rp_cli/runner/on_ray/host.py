@@ -64,7 +64,7 @@ class Host:
         yield json.dumps({"event": "started", "node": _node()})
         with tempfile.TemporaryDirectory(prefix="rp_run_", ignore_cleanup_errors=True) as folder:
             ended = self._run(wanted, Path(folder).resolve())
-            # What is told of the file names it as the caller knows it.
+            # What is told of the file names it by a placeholder, which the caller knows.
             inside = json.dumps(wanted["folder"])[1:-1]
             yield json.dumps(ended).replace(f"{Path(folder).resolve()}{os.sep}", inside)
 

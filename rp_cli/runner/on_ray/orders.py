@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +36,8 @@ class Orders:
         threads: int,
     ) -> None:
         self._groups, self._sizes = groups, sizes
+        # Stands for a file's folder, in what is told of it; nothing that a test prints is it.
+        self._folder = f"rp-folder-{secrets.token_hex(16)}/"
         of_group: dict[str, list[Task]] = {}
         for task in tasks:
             if task.lane == "fork":
@@ -61,7 +65,7 @@ class Orders:
             "number": task.number,
             "imports": self._imports.get(self._groups.get(task.number, "")),
             "name": task.file.name,
-            "folder": str(task.file)[: -len(task.file.name)],
+            "folder": self._folder,
             "text": task.file.read_bytes().decode("latin-1"),  # bytes, each as one character
             "lane": task.lane,
             "branch": task.branch,
@@ -70,3 +74,9 @@ class Orders:
             "later_branches": sorted({other.branch for other in later}),
             "later_names": sorted({one.name for other in later for one in other.facts.models}),
         }
+
+    def named_here(self, message: Mapping[str, Any], task: Task) -> dict[str, Any]:
+        """Return what a node told of a file, with the file's folder where its placeholder is."""
+        folder = str(task.file)[: -len(task.file.name)]
+        told = json.dumps(message).replace(self._folder, json.dumps(folder)[1:-1])
+        return dict(json.loads(told))

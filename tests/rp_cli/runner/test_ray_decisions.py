@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import queue
 import socket
 import sys
@@ -172,7 +173,8 @@ class FakeLink:
             return
         self._answers.append({**of, "event": "started", "node": "n"})
         if answer == "ended":
-            result = {"path": "/scratch", "status": "passed", "output": "", "node": "n"}
+            output = f"in {message['order']['folder']}test_{number}.py"
+            result = {"path": "/scratch", "status": "passed", "output": output, "node": "n"}
             self._answers.append(
                 {**of, "event": "ended", "result": result, "loaded": 0,
                  "notes": [], "error_reports": [{"path": "x.json"}]}
@@ -349,12 +351,19 @@ def test_a_file_that_is_gone_meanwhile_costs_itself_only(play, monkeypatch):
     assert "cannot be read" in record["files"][0]["error"]
 
 
-def test_a_node_gets_the_text_and_no_secret_of_this_machine(play):
+def test_a_node_gets_the_text_and_no_secret_of_this_machine(play, tmp_path):
     _, link = play(1)
+    assert str(tmp_path) not in json.dumps(link.sent)
     order = link.sent[0]["order"]
     assert order["text"] == PASSES
     assert order["environment"] == {"RP_WEIGHTS": "tiny"}
     assert link.sent[0]["request"]["memory"] > 0
+
+
+def test_what_a_node_tells_of_a_file_names_it_as_the_caller_does(play, tmp_path):
+    record, _ = play(2)
+    for number, result in enumerate(record["files"]):
+        assert result["output"] == f"in {tmp_path / f'test_{number}.py'}"
 
 
 def plan(name: str) -> ModelPlan:
