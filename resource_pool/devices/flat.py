@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from resource_pool.errors import UnsupportedOperationError
@@ -175,17 +176,26 @@ def masked_in_both(one: Any, other: Any) -> Any:
     return far(one) & far(other) & (one.sign() == other.sign())
 
 
-def without_masked(output: Any, mask: Any) -> Any:
-    """Return an output with zeros where a mask of (rows, tokens) leaves positions out."""
+def without_masked(output: Any, mask: Any, changing: Container[int]) -> Any:
+    """Return an output with zeros where a mask of (rows, tokens) leaves positions out.
+
+    Args:
+        changing: the tensors, by their place in the output, whose second axis is no fixed length.
+            Of two axes, only these can be (rows, tokens): others are, say, as many labels.
+    """
     import torch
     from torch.utils import _pytree
 
     if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
         return output
     left_out = mask == 0
+    places = itertools.count()
 
     def zeroed(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor) or leaf.shape[:2] != mask.shape:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        of_tokens = next(places) in changing or leaf.dim() > 2
+        if not of_tokens or leaf.shape[:2] != mask.shape:
             return leaf
         return leaf.masked_fill(left_out.reshape(*mask.shape, *[1] * (leaf.dim() - 2)), 0)
 

@@ -26,12 +26,16 @@ _EXPORTING = threading.Lock()
 
 
 class Graph(NamedTuple):
-    """What a file has: inputs by name, how many nodes of each operator, and its weights' sizes."""
+    """What a file has: inputs by name, how many nodes of each operator, and its weights' sizes.
+
+    ``changing`` are the outputs, by number, whose second axis has no fixed length.
+    """
 
     inputs: frozenset[str]
     operators: dict[str, int]
     weights_bytes: int
     largest_tensor_bytes: int
+    changing: frozenset[int] = frozenset()
 
 
 class Exported:
@@ -139,4 +143,12 @@ def _read(path: Path) -> Graph:
     ]
     operators = Counter(node.op_type for node in graph.node)
     names = frozenset(one.name for one in graph.input)
-    return Graph(names, dict(operators), sum(sizes), max(sizes, default=0))
+    changing = frozenset(
+        index for index, one in enumerate(graph.output) if _is_changing(one.type.tensor_type.shape)
+    )
+    return Graph(names, dict(operators), sum(sizes), max(sizes, default=0), changing)
+
+
+def _is_changing(shape: Any) -> bool:
+    """Whether the second axis has a name and not a length: the exporter knows of none."""
+    return len(shape.dim) > 1 and not shape.dim[1].HasField("dim_value")

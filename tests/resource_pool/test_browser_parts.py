@@ -526,12 +526,51 @@ def test_only_positions_that_the_mask_leaves_out_are_not_compared(torch):
     from resource_pool.devices.flat import without_masked
 
     mask = torch.tensor([[1, 1, 0], [0, 1, 1]])
-    output = {"states": torch.ones(2, 3, 4), "pooled": torch.ones(2, 4), "scores": torch.ones(2, 3)}
-    left = without_masked(output, mask)
+    output = {
+        "states": torch.ones(2, 3, 4), "pooled": torch.ones(2, 4), "scores": torch.ones(2, 3),
+        "labels": torch.ones(2, 3),
+    }  # fmt: skip
+    left = without_masked(output, mask, {0, 2})
     assert torch.equal(left["states"][..., 0], mask.float())
     assert torch.equal(left["scores"], mask.float())
     assert torch.equal(left["pooled"], output["pooled"])
-    assert without_masked(output, None) is output
+    assert torch.equal(left["labels"], output["labels"])  # as many as tokens, by chance
+    assert without_masked(output, None, {0, 2}) is output
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_labels_are_compared_though_there_are_as_many_as_tokens(torch, dtype):
+    model = load("bert", "AutoModelForSequenceClassification")
+    labels = model.config.num_labels
+    given = {name: value[:, :labels] for name, value in example_inputs(model, batch=2).items()}
+    given["attention_mask"][1, 1:] = 0
+    engine = browser.engine_for("webgpu:simulation")
+    forward = browser.WebForward(model, engine, dtype)
+    forward(**given)
+    (exported,) = forward.exports.values()
+    assert exported.graph.changing == frozenset()
+    (computation,) = forward._converted.values()
+    computation._compared.clear()
+    real = computation._run
+
+    def other_second_label(arrays):
+        (logits,) = real(arrays)
+        logits[1, 1] += 1
+        return [logits]
+
+    computation._run = other_second_label
+    with pytest.raises(UnsupportedOperationError, match="something else than torch"):
+        forward(**given)
+
+
+def test_scores_of_tokens_are_known_from_the_file(torch, tmp_path):
+    from resource_pool.devices.flat import Inputs
+    from resource_pool.devices.onnx_export import Exported
+
+    model = load("bert", "AutoModelForQuestionAnswering")
+    inputs = Inputs(example_inputs(model, batch=2), "")
+    exported = Exported(model, inputs, tmp_path / "m.onnx", "int8")
+    assert exported.graph.changing == {0, 1}  # where the answer starts and ends
 
 
 @given(
