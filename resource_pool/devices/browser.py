@@ -76,7 +76,7 @@ def _compared(
     model: Any, device: str, dtype: str, inputs: Sequence[Mapping[str, Any]]
 ) -> WebForward:
     """Return what computes the model there as torch does, in float32 if not in less."""
-    forward = WebForward(model, engine_for(device), dtype)
+    forward = WebForward(model, engine_for(device), device, dtype)
     try:
         for one in inputs:
             forward(**one)  # which compares
@@ -150,7 +150,8 @@ def _program(browser: Mapping[str, Any]) -> Program:
 class WebForward(forwards.Forward):
     """A forward that a browser computes, or the simulation of one.
 
-    ``dtype`` is that of the file: of "int8", only the weights are in it.
+    ``device`` is the one that the engine was started for, as for :func:`place`. ``dtype`` is that
+    of the file: of "int8", only the weights are in it.
 
     Attributes:
         engine: what computes.
@@ -161,9 +162,8 @@ class WebForward(forwards.Forward):
 
     title = "A browser"
 
-    def __init__(self, model: Any, engine: Engine, dtype: str = "float32") -> None:
-        suffix = SIMULATION if engine.simulated else "0"
-        super().__init__(model, f"{engine.provider}:{suffix}", dtype)
+    def __init__(self, model: Any, engine: Engine, device: str, dtype: str = "float32") -> None:
+        super().__init__(model, device if ":" in device else f"{device}:0", dtype)
         self.engine = engine
         self.tolerance = TOLERANCES[dtype]
         self.backend = self.device if engine.simulated else engine.provider
@@ -191,7 +191,7 @@ class WebForward(forwards.Forward):
 
     def for_part(self, part: Any) -> WebForward:
         """Let a part run in the same browser."""
-        return WebForward(part, self.engine, self.dtype)
+        return WebForward(part, self.engine, self.device, self.dtype)
 
     def describe(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Count what the browser's processes take beside the module."""

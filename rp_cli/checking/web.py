@@ -104,8 +104,8 @@ def _try_out(model: Any, provider: str, dtype: str, found: dict[str, Any]) -> No
     from resource_pool.devices import browser, forwards
 
     inputs = forwards.examples(model, browser.WebForward.title)
-    engine = browser.engine_for(f"{provider}:{browser.SIMULATION}")
-    simulated = browser.WebForward(model, engine, dtype)
+    device = f"{provider}:{browser.SIMULATION}"
+    simulated = browser.WebForward(model, browser.engine_for(device), device, dtype)
     try:
         simulated(**inputs[0])
         found["simulation"] = simulated.facts()
@@ -115,7 +115,8 @@ def _try_out(model: Any, provider: str, dtype: str, found: dict[str, Any]) -> No
             found["export"] = _export_facts(exported, provider) | {"dtype": dtype}
     if found["missing"]:
         return
-    real = browser.WebForward(model, browser.engine_for(provider, verbose=True), dtype)
+    engine = browser.engine_for(provider, verbose=True)
+    real = browser.WebForward(model, engine, provider, dtype)
     real.exports.update(simulated.exports)  # the same file
     for one in (*inputs, *inputs[-1:] * _RUNS):
         real(**one)

@@ -359,6 +359,11 @@ def load(model_type: str, auto_class: str = "AutoModel"):
     return getattr(transformers, auto_class).from_pretrained(path).eval()
 
 
+def simulation(model, dtype: str) -> browser.WebForward:
+    device = "webgpu:simulation"
+    return browser.WebForward(model, browser.engine_for(device), device, dtype)
+
+
 @pytest.fixture
 def torch():
     for package in ("onnx", "onnxruntime"):
@@ -412,6 +417,23 @@ def test_another_answer_than_torchs_is_refused_at_placement_and_at_new_sizes(tor
         model(**inputs)
 
 
+@pytest.mark.parametrize(
+    ("device", "told"), [("webgpu:1", "webgpu:1"), ("webgpu", "webgpu:0"), ("webnn:2", "webnn:2")]
+)
+def test_of_several_browsers_the_one_that_computes_is_told(torch, monkeypatch, device, told):
+    """No machine here has two: a simulation that does not call itself one is the second."""
+    provider = device.partition(":")[0]
+    engine = web_engines.SimulatedEngine(provider)
+    engine.simulated = False
+    monkeypatch.setattr(browser, "engine_for", lambda name, **_: engine)
+    model = load("bert")
+    browser.place(model, device)
+    placed = forwards.placement(model)
+    assert placed.device == placed.facts()["device"] == told
+    assert placed.for_part(model).device == told
+    assert model.backend == provider
+
+
 OPTIMIZED = {
     "priority_list": ["webgpu"], "fallback_to_simulation": True, "browser_optimized": True,
 }  # fmt: skip
@@ -453,7 +475,7 @@ def test_smaller_files_keep_their_inputs_and_what_they_compute(torch, tmp_path, 
     from resource_pool.devices.onnx_export import Exported
 
     model = load("gpt2", "AutoModelForCausalLM")
-    forward = browser.WebForward(model, browser.engine_for("webgpu:simulation"), dtype)
+    forward = simulation(model, dtype)
     given = example_inputs(model, batch=2)
     given["attention_mask"] = torch.ones_like(given["input_ids"])
     given["attention_mask"][0, :3] = 0
@@ -513,13 +535,12 @@ def test_a_classifiers_wrong_labels_do_not_pass_in_less_than_float32(
     real = web_engines.SimulatedEngine._run
     model = load("bert", "AutoModelForSequenceClassification")
     inputs = example_inputs(model, batch=2)
-    engine = browser.engine_for("webgpu:simulation")
-    browser.WebForward(model, engine, dtype)(**inputs)  # the right ones do
+    simulation(model, dtype)(**inputs)  # the right ones do
     monkeypatch.setattr(
         web_engines.SimulatedEngine, "_run", lambda *args: [*map(wrong, real(*args))]
     )
     with pytest.raises(UnsupportedOperationError, match="something else than torch"):
-        browser.WebForward(model, engine, dtype)(**inputs)
+        simulation(model, dtype)(**inputs)
 
 
 def test_only_positions_that_the_mask_leaves_out_are_not_compared(torch):
@@ -544,8 +565,7 @@ def test_labels_are_compared_though_there_are_as_many_as_tokens(torch, dtype):
     labels = model.config.num_labels
     given = {name: value[:, :labels] for name, value in example_inputs(model, batch=2).items()}
     given["attention_mask"][1, 1:] = 0
-    engine = browser.engine_for("webgpu:simulation")
-    forward = browser.WebForward(model, engine, dtype)
+    forward = simulation(model, dtype)
     forward(**given)
     (exported,) = forward.exports.values()
     assert exported.graph.changing == frozenset()
