@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib.util
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from resource_pool.devices import Devices, Memory
 FAILURE_SECONDS = 60.0
 # How often garbage is collected for the sake of evicted models that may be part of it.
 COLLECT_EVERY_SECONDS = 1.0
+_UNBOUNDED_COLLECTIONS = 20
 # In low-memory mode, models stay in RAM while a GPU is fuller than this.
 LOW_MEMORY_GPU_SHARE = 0.8
 
@@ -39,6 +41,7 @@ class Observer:
         self._mode = mode
         self._failed: dict[tuple[Identity, str], tuple[float, str]] = {}
         self._collected_at = float("-inf")
+        self._rest_until, self._collections = float("-inf"), 0
 
     def snapshot(self, identity: Identity) -> Snapshot:
         """Look at the machine first, then, under the lock, at the pool."""
@@ -94,10 +97,20 @@ class Observer:
             self.collect()
 
     def collect(self) -> None:
-        """Collect garbage: what a cycle of its own keeps is held by nobody."""
+        """Collect garbage: what a cycle of its own keeps is held by nobody.
+
+        In a process with many objects this takes long, and stops all threads: where shortages
+        follow one another, all but the first few may take a fifth of the time.
+        """
         with self._store.lock:
             self._collected_at = self._store.clock()
+            started = time.monotonic()
+            if self._collections >= _UNBOUNDED_COLLECTIONS and started < self._rest_until:
+                return
+            self._collections += 1
         gc.collect()
+        ended = time.monotonic()
+        self._rest_until = ended + 4 * (ended - started)
         self._store.settle()
 
     def _is_held(self, group: Sequence[Entry]) -> bool:

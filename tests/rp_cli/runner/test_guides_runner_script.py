@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -57,4 +58,5 @@ def test_a_script_runs_generated_files_with_preferences_of_its_own(tmp_path):
     assert "test_hf_bert_base_uncased {'device': 'cpu'} ended with 0" in done.stdout
     assert "test_hf_google_vit_base_patch16_224 {'priority_list'" in done.stdout
     assert "test_hf_without_main {} has no main" in done.stdout
-    assert "2 models are cached" in done.stdout
+    # Two at least: where OpenVINO or a browser is here, a file compares on it too.
+    assert re.search(r"^([2-9]|\d\d) models are cached$", done.stdout, re.MULTILINE)
