@@ -111,13 +111,22 @@ def start(rp_command, environment, tmp_path):
         files = [tmp_path / f"test_{name}.py" for name in sources]
         command = rp_command("run", *files, "--engine", "ray", "--json", *options)
         pipe = subprocess.PIPE
-        running.append(subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True))
+        running.append(
+            subprocess.Popen(
+                command, env=env, stdout=pipe, stderr=pipe, text=True, preexec_fn=_obey_ctrl_c
+            )
+        )
         return running[-1]
 
     yield call
     for process in running:
         process.kill()
         process.communicate()
+
+
+def _obey_ctrl_c() -> None:
+    """What a shell has started in the background inherits that Ctrl-C is ignored, and rp obeys."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:
@@ -243,7 +252,7 @@ def test_ctrl_c_ends_the_files_and_leaves_the_cluster(cluster, start, tmp_path):
     assert record["interrupted"]
     assert list(by_name(record)) == ["good"]
     assert [Path(path).stem for path in record["not_run"]] == ["test_hangs"]
-    assert not psutil.pid_exists(pid)
+    assert not _runs(pid)
     scratch = Path(cwd.read_text())
     assert scratch.name.startswith("rp_run_")
     assert not scratch.exists()
@@ -280,9 +289,17 @@ def test_a_cluster_of_its_own_ends_with_the_run(start, environment, short, tmp_p
     # A result names the file as the caller knows it, wherever it ran.
     assert f"AssertionError: {tmp_path}/test_fails.py" in found["fails"]["tests"][0]["detail"]
     assert "said" in found["fails"]["output"]
-    assert not any(psutil.pid_exists(int(pid)) for pid in pids.read_text().split())
+    assert not any(_runs(int(pid)) for pid in pids.read_text().split())
     assert list(own.iterdir()) == []
     assert not [p for p in psutil.process_iter(["name", "username"]) if _is_rays(p, environment)]
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there that is not only waiting for its end to be noted."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_rays(process: psutil.Process, environment: dict[str, str]) -> bool:
