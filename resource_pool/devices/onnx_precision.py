@@ -110,5 +110,7 @@ def _quantised(values: Any, axis: int) -> tuple[Any, Any]:
 
     others = tuple(index for index in range(values.ndim) if index != axis % values.ndim)
     greatest = np.abs(values).max(others, keepdims=True)
-    scales = np.where(greatest > 0, greatest / _GREATEST_INT8, 1).astype(np.float32)
+    scales = (greatest / _GREATEST_INT8).astype(np.float32)
+    # Of zeros, and of what is so small that a step of it is zero.
+    scales[scales == 0] = 1
     return np.round(values / scales).astype(np.int8), scales.reshape(-1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hardware_detection.testing import fake_report, use_report
@@ -597,6 +597,7 @@ def test_scores_of_tokens_are_known_from_the_file(torch, tmp_path):
     st.integers(1, 5), st.integers(1, 5), st.sampled_from([0, -1]),
     st.lists(st.floats(-1e3, 1e3, width=32), min_size=25, max_size=25),
 )  # fmt: skip
+@example(1, 1, 0, [1e-45] * 25)  # a step of which is zero
 def test_weights_in_int8_are_off_by_half_a_step_of_their_channel_at_most(
     rows, columns, axis, drawn
 ):
