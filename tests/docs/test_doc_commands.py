@@ -1,14 +1,17 @@
 """The commands of README, CONTRIBUTING and docs: each is one that rp has, and marked ones are run.
 
-`<!-- run -->` before a block means that its commands are run here, in the order of the page, in
-an empty folder; `<!-- run: 1 -->` that they end with 1; `<!-- file: NAME -->` that the block is a
-file.
+`<!-- run -->` before a block means that its commands are run here, in the order of the page, in a
+folder of its own; `<!-- run: 1 -->` that they end with 1; `<!-- shell -->` that bash runs the block
+as it stands; `<!-- file: NAME -->` that the block is a file.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +28,7 @@ PAGES = sorted(
     path.relative_to(TOP) for path in (*TOP.glob("*.md"), *(TOP / "docs").rglob("*.md"))
 )  # fmt: skip
 _BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>run|file)(?:: (?P<word>[^ ]+))? -->\n)?"
+    r"(?:^<!-- (?P<mark>run|shell|file)(?:: (?P<word>[^ ]+))? -->\n)?"
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n"
     r"(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
@@ -154,7 +157,56 @@ def test_a_file_that_commands_share_goes_by_the_same_names_everywhere():
                 assert not wanted & set(one.opts) or wanted <= set(one.opts), name
 
 
-RUN = [page for page in PAGES if any(block.mark for block in fenced(page))]
+RUN = [page for page in PAGES if any(block.mark in ("run", "file") for block in fenced(page))]
+
+
+NAMES = "bert-base-uncased\ngpt2\n"
+
+
+def prepare(folder: Path) -> None:
+    """Make what pages speak of as the reader's own: lists of names, a model, written tests."""
+    import transformers
+
+    for name in ("models.txt", "names.txt"):
+        (folder / name).write_text(NAMES, encoding="utf-8")
+    config = transformers.BertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    transformers.BertModel(config).save_pretrained(folder / "my-model")
+
+
+def bash(text: str, **more: str) -> tuple[int, str]:
+    """Run a block as it stands; return what it ended with and what it said."""
+    folder = Path(sys.executable).parent
+    environment = {**os.environ, **more, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        env=environment, capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+SHELL = [page for page in PAGES if any(block.mark == "shell" for block in fenced(page))]
+
+
+@pytest.mark.parametrize("page", SHELL, ids=str)
+def test_bash_runs_the_shell_blocks_of_a_page(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    assert bash("rp generate --model bert-base-uncased")[0] == 0
+    for block in fenced(page):
+        if block.mark == "shell":
+            text = "\n".join(shell_lines(block))
+            code, said = bash(text, RP_WEIGHTS="tiny")
+            assert code == int(block.word or 0), f"{text}\n{said}"
+
+
+def test_a_command_that_fails_in_a_shell_block_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = bash("rp detect --require 'cores<1'\necho on")
+    assert code == 1
+    assert "cores" in said
+    assert "on\n" not in said
 
 
 @pytest.mark.parametrize("page", RUN, ids=str)
@@ -179,6 +231,7 @@ def test_the_marked_blocks_of_a_page_run(rp_says, page, tmp_path, monkeypatch):
 def test_enough_is_run():
     assert Path("docs/tutorial.md") in RUN
     assert len(RUN) >= 6
+    assert len(SHELL) >= 6
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
