@@ -6,16 +6,22 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Timer
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
+    from rich.status import Status
 
 T = TypeVar("T")
+# What is over within it is not worth a sign on the terminal.
+_MOMENT_S = 0.3
 LOGGERS = ("rp", "hardware_detection", "model_family_classifier", "resource_pool")
 
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -53,15 +59,52 @@ def progress(
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show on a terminal what takes its time; elsewhere show nothing."""
+def working(what: str, *, after: float = 0.0) -> Iterator[None]:
+    """Show on a terminal what takes its time; elsewhere show nothing.
+
+    Args:
+        what: What is being done.
+        after: The seconds within which there is nothing to show; what is over by then never
+            imports what draws.
+    """
     if not sys.stderr.isatty():
         yield
         return
+    with ExitStack() as shown:
+        if after:
+            shown.enter_context(_later(after, lambda: shown.enter_context(_sign(what))))
+        else:
+            shown.enter_context(_sign(what))
+        yield
+
+
+def _sign(what: str) -> Status:
     from rich.console import Console
 
-    with Console(stderr=True).status(what):
+    return Console(stderr=True).status(what)
+
+
+@contextmanager
+def _later(seconds: float, call: Callable[[], object]) -> Iterator[None]:
+    """Call something if the block takes so long."""
+    timer = Timer(seconds, call)
+    timer.start()
+    try:
         yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def detected(cache: Path | None = None, **options: Any) -> dict[str, Any]:
+    """Return the hardware report; a detection that takes longer is shown on a terminal.
+
+    The options are those of :func:`hardware_detection.detect_available_hardware`.
+    """
+    from hardware_detection import detect_available_hardware
+
+    with working("Detecting hardware", after=_MOMENT_S):
+        return detect_available_hardware(cache, **options)
 
 
 def log_to_stderr() -> None:

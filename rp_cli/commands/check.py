@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rp_cli.errors import BadInputError, ExitCode
-from rp_cli.output import log_to_stderr, print_json
+from rp_cli.output import detected, log_to_stderr, print_json
 
 if TYPE_CHECKING:
     from rp_cli.checking.checks import Line
@@ -71,12 +71,11 @@ def _print(line: Line) -> None:
 
 def _print_models() -> None:
     """Print the classification block of a few well-known models."""
-    from hardware_detection import detect_available_hardware
     from model_family_classifier import classify_model, hardware_fit
     from rp_cli.checking.checks import MODELS_SHOWN
     from rp_cli.commands.classify import render
 
-    hardware = detect_available_hardware()["hardware"]
+    hardware = detected()["hardware"]
     for model in MODELS_SHOWN:
         classified = classify_model(model)
         typer.echo("\n" + render({**classified, **hardware_fit(classified, hardware)}))

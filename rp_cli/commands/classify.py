@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from rp_cli.errors import BadInputError, ExitCode, sentence
-from rp_cli.output import print_json, progress, say
+from rp_cli.output import detected, print_json, progress, say
 
 SCHEMA_VERSION = 1
 # More models than this are a list: a line for each, and one line of JSON for each.
@@ -273,9 +273,7 @@ def _row(one: Mapping[str, Any]) -> list[str]:
 
 
 def _report(cache: Path | None) -> Mapping[str, Any]:
-    from hardware_detection import detect_available_hardware
-
-    report: Mapping[str, Any] = detect_available_hardware(cache)
+    report = detected(cache)
     if cache is not None and report["described_by"]:
         raise BadInputError(
             "--hw-cache is about this machine, and --hardware describes another; use one of them."

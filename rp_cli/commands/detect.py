@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rp_cli.errors import BadInputError, ExitCode, OutputError
-from rp_cli.output import print_json, say
+from rp_cli.output import detected, print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,12 +93,10 @@ def command(
 
 
 def _detected(cache: Path | None, refresh: bool, web: bool, debug: bool) -> dict[str, Any]:
-    from hardware_detection import detect_available_hardware
-
     if debug:
         _say_environment()
     with _steps_on_stderr() if debug else nullcontext():
-        report = detect_available_hardware(cache, refresh=refresh, web=web)
+        report = detected(cache, refresh=refresh, web=web)
     if debug and report["from_cache"]:
         say("no probe ran: the cache still holds; --refresh runs them")
     return report

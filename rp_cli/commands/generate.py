@@ -14,7 +14,7 @@ import typer
 from rp_cli.codegen.caches import clear_caches
 from rp_cli.codegen.plan import DEFAULT_TIMEOUT, TestPlan, make_plan
 from rp_cli.errors import BadInputError
-from rp_cli.output import log_to_stderr, print_json, progress, say
+from rp_cli.output import detected, log_to_stderr, print_json, progress, say
 
 if TYPE_CHECKING:
     from rp_cli.codegen.write import Draft
@@ -151,12 +151,9 @@ def command(
     only_look = dry_run or diff
     if clear_cache and not only_look:
         say(clear_caches())
-    from hardware_detection import detect_available_hardware
     from rp_cli.codegen.write import draft_tests, write_drafts
 
-    report = detect_available_hardware(
-        cache_file=cache, refresh=clear_cache and not only_look, store=not only_look
-    )
+    report = detected(cache, refresh=clear_cache and not only_look, store=not only_look)
     if target is Target.transformers_js:
         from rp_cli.codegen.transformers_js import draft_web_tests, web_plan
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rp_cli.output import print_json, working
+from rp_cli.output import detected, print_json, working
 
 if TYPE_CHECKING:
     from resource_pool.prediction import Device, Fit, Prediction
@@ -79,10 +79,9 @@ def _of_the_database(model: str) -> dict[str, Any]:
 
 
 def _devices_here() -> list[Device]:
-    from hardware_detection import detect_available_hardware
     from resource_pool.prediction import devices_of
 
-    return devices_of(detect_available_hardware())
+    return devices_of(detected())
 
 
 def render(fits: list[Fit]) -> str:
