@@ -125,7 +125,7 @@ def test_only_looking_stores_no_detection(rp, tmp_path, monkeypatch, option, sto
     """Neither in a cache that was named nor in the default one."""
     asked = []
 
-    def detected(**options):
+    def detected(_cache, **options):
         asked.append(options["store"])
         return fake_report()
 

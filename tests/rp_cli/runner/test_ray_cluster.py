@@ -232,9 +232,10 @@ def test_a_lost_node_costs_a_retry(cluster, start, tmp_path):
     assert found["gpu"]["ran_in"] == "gpu 0"
     again = [note for note in record["notes"] if "was run again" in note]
     assert {note.split()[0] for note in again} >= {"test_first.py", "test_single.py"}
-    # The model was loaded once on each node, and every file of it found it there.
+    # The model was loaded once on each node, and every file of it found it there. What aborts may
+    # have done so before the node was lost.
     assert record["shared_models"] == 1
-    assert len({result["node"] for result in found.values()}) == 1
+    assert len({result["node"] for name, result in found.items() if name != "aborts"}) == 1
     assert not any(map(psutil.pid_exists, pids))
 
 
