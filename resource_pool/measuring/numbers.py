@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from resource_pool.devices.flat import masked_in_both
+from resource_pool.measuring.states import precision_of
 
 # How far two computations of one thing (another batch size, another kernel, another device) may
 # be apart, as a share of the largest value. float32: sums of thousands of terms, and TF32 in
-# convolutions on GPUs. The half types round every activation of every layer.
-_TOLERANCES = {"float64": 1e-6, "float32": 2e-3, "float16": 2e-2, "bfloat16": 8e-2}
+# convolutions on GPUs. The half types round every activation of every layer; int8 is of a browser's
+# weights, and as much as its placement allows.
+_TOLERANCES = {"float64": 1e-6, "float32": 2e-3, "float16": 2e-2, "bfloat16": 8e-2, "int8": 1e-1}
 # The same computation twice: kernels that add in no fixed order are the only difference.
 _REPEATED = 1e-2
 _TINY = 1e-30  # stands for 0 as a divisor
@@ -20,7 +22,7 @@ def tolerance(dtype: Any, *, repeated: bool = False) -> float:
     """Return the largest difference that is no fault, as a share of the largest value.
 
     Args:
-        dtype: a torch dtype or its name; the coarser one where two are compared.
+        dtype: a torch dtype, its name, or "int8"; the coarser one where two are compared.
         repeated: the very same computation, done twice.
 
     Raises:
@@ -54,7 +56,9 @@ def difference(actual: Any, expected: Any) -> float:
     return float(apart / expected[told].double().abs().max().clamp_min(_TINY))
 
 
-def differing(found: Any, expected: Any, dtype: Any, *, repeated: bool = False) -> dict[str, str]:
+def differing(
+    found: Any, expected: Any, precision: Any, *, repeated: bool = False
+) -> dict[str, str]:
     """Return the outputs that are not as expected, by name, and what is wrong with each.
 
     A tensor by itself is called "tensor".
@@ -62,8 +66,10 @@ def differing(found: Any, expected: Any, dtype: Any, *, repeated: bool = False) 
     Args:
         found: outputs or inputs of a model, or a tensor.
         expected: the same, as they should be.
-        dtype: see :func:`tolerance`; so is ``repeated``.
+        precision: a dtype, or the model whose precision it is; see :func:`tolerance`.
+        repeated: the very same computation, done twice.
     """
+    dtype = precision_of(precision) if hasattr(precision, "forward") else precision
     limit = tolerance(dtype, repeated=repeated)
     one, other = tensors(found), tensors(expected)
     wrong = {name: "missing" for name in other if name not in one}

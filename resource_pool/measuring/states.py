@@ -52,6 +52,24 @@ def computes_on(model: Any) -> str:
     return "+".join(sorted({str(parameter.device) for parameter in model.parameters()}))
 
 
+def precision_of(model: Any) -> str:
+    """Return the precision that a model was placed in, e.g. "bfloat16".
+
+    In a browser it may be another one than the module's dtype: float16, or int8 for the weights.
+    """
+    from resource_pool.devices.forwards import placement
+
+    elsewhere = placement(model)
+    return elsewhere.dtype if elsewhere else str(model.dtype).removeprefix("torch.")
+
+
+def in_torch(model: Any) -> bool:
+    """Whether torch computes a model's forward, and no other engine."""
+    from resource_pool.devices.forwards import placement
+
+    return placement(model) is None
+
+
 def weights_of(model: Any) -> dict[str, int]:
     """Return a checksum of each parameter, and of each buffer that is saved; tied ones once."""
     kept = model.state_dict()

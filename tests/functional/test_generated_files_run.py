@@ -188,3 +188,21 @@ def test_the_case_of_webgpu_runs_in_a_real_browser_where_it_is_set_up(chromium, 
     assert "webnn is forced and cannot be used" in found["webnn"]["detail"]
     engines = {one["backend"]: one for one in result["pool"]["models"]}
     assert engines["webgpu"]["dtype"] == "float32"
+
+
+def test_a_generated_file_passes_on_weights_in_int8_in_a_real_browser(chromium, tmp_path):
+    path = generate("bert-base-uncased", tmp_path)
+    asked = {"device": "webgpu", "precision": "int8", "force_device": True}
+    environment = TINY | {
+        "TEST_HARDWARE_PREFERENCES": json.dumps(asked),
+        "RP_BROWSER": str(chromium),
+    }
+    # What runs elsewhere as well is another test's.
+    options = ["unittest", "not (webgpu or webnn or openvino)"]
+    result = run_one(path, DEADLINE, environment, options=options)
+    assert result["status"] == "passed", result
+    ran = {test["name"].rpartition(".test_")[2]: test["status"] for test in result["tests"]}
+    for name in ("agrees_with_cpu_float32", "saving_and_loading_changes_nothing"):
+        assert ran[name] == "passed", result["tests"]
+    (placed,) = [one for one in result["pool"]["models"] if one["backend"] == "webgpu"]
+    assert placed["dtype"] == "int8"

@@ -4,7 +4,7 @@ Made by: rp generate --model facebook/wav2vec2-base-960h
 Family: audio / speech_recognition (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: cd9e516a55f38d0e; once the file is edited, `rp generate` leaves it alone.
+Digest: ea23b3260aafc887; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -75,7 +75,7 @@ class TestFacebookWav2vec2Base960h(unittest.TestCase):
 
     def assert_close(self, found: Any, expected: Any, why: str, **how: Any) -> None:
         """Compare outputs by name; the limit is a share of the largest expected value."""
-        self.assertEqual(measuring.differing(found, expected, self.model.dtype, **how), {}, why)
+        self.assertEqual(measuring.differing(found, expected, self.model, **how), {}, why)
 
     def make_inputs(self, batch: int = 2) -> dict[str, Any]:
         """Turn one second of the first tones into the features that the model takes."""
@@ -95,7 +95,7 @@ class TestFacebookWav2vec2Base960h(unittest.TestCase):
         model, told = self.model, measuring.told_of(self.model)
         self.assertEqual(measuring.computes_on(model), told["device"])
         wanted = measuring.wanted_dtype(MODEL_FAMILY, MODEL_NAME, self.preferences, self.weights)
-        self.assertEqual(str(model.dtype), f"torch.{wanted}")
+        self.assertEqual(measuring.precision_of(model), wanted)
         self.assertIn(told["weights"], (self.weights.kind, "unknown"))
 
     def test_forward_is_as_predicted(self) -> None:
@@ -153,7 +153,7 @@ class TestFacebookWav2vec2Base960h(unittest.TestCase):
             self.assertEqual(list(told["missing_keys"]), [], "not saved")
             self.assertEqual(measuring.weights_of(again), measuring.weights_of(model))
             after = self.run_model(self.make_inputs(), again.to(model.device))
-        self.assert_close(after, before, "saving and loading changes", repeated=True)
+        self.assert_close(after, before, "saving changes", repeated=measuring.in_torch(model))
 
     @measuring.also_on("cuda", "rocm", "xpu", "mps", "openvino")
     def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None) -> None:
@@ -164,7 +164,7 @@ class TestFacebookWav2vec2Base960h(unittest.TestCase):
             self.skipTest("this is the CPU in float32, the reference itself")
         reference = self.load_model({"device": "cpu", "precision": "fp32"})
         found, expected = (self.run_model(self.make_inputs(), one) for one in (model, reference))
-        self.assertEqual(measuring.differing(found, expected, model.dtype), {})
+        self.assertEqual(measuring.differing(found, expected, model), {})
 
     def test_output_has_a_score_per_token_of_the_vocabulary(self) -> None:
         """The logits are (batch, tokens or frames, vocabulary), in the model's dtype."""

@@ -4,7 +4,7 @@ Made by: rp generate --model google/vit-base-patch16-224
 Family: vision / image_classifier (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, openvino, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: e643c992b565540b; once the file is edited, `rp generate` leaves it alone.
+Digest: f30ad6883a9afdf4; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -77,7 +77,7 @@ class TestGoogleVitBasePatch16224(unittest.TestCase):
 
     def assert_close(self, found: Any, expected: Any, why: str, **how: Any) -> None:
         """Compare outputs by name; the limit is a share of the largest expected value."""
-        self.assertEqual(measuring.differing(found, expected, self.model.dtype, **how), {}, why)
+        self.assertEqual(measuring.differing(found, expected, self.model, **how), {}, why)
 
     def make_images(self) -> list[Any]:
         """Return two different RGB images: a gradient, and the same turned upside down."""
@@ -99,7 +99,7 @@ class TestGoogleVitBasePatch16224(unittest.TestCase):
         model, told = self.model, measuring.told_of(self.model)
         self.assertEqual(measuring.computes_on(model), told["device"])
         wanted = measuring.wanted_dtype(MODEL_FAMILY, MODEL_NAME, self.preferences, self.weights)
-        self.assertEqual(str(model.dtype), f"torch.{wanted}")
+        self.assertEqual(measuring.precision_of(model), wanted)
         self.assertIn(told["weights"], (self.weights.kind, "unknown"))
 
     def test_forward_is_as_predicted(self) -> None:
@@ -157,7 +157,7 @@ class TestGoogleVitBasePatch16224(unittest.TestCase):
             self.assertEqual(list(told["missing_keys"]), [], "not saved")
             self.assertEqual(measuring.weights_of(again), measuring.weights_of(model))
             after = self.run_model(self.make_inputs(), again.to(model.device))
-        self.assert_close(after, before, "saving and loading changes", repeated=True)
+        self.assert_close(after, before, "saving changes", repeated=measuring.in_torch(model))
 
     @measuring.also_on("cuda", "rocm", "xpu", "mps", "openvino", "webnn", "webgpu")
     def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None) -> None:
@@ -168,7 +168,7 @@ class TestGoogleVitBasePatch16224(unittest.TestCase):
             self.skipTest("this is the CPU in float32, the reference itself")
         reference = self.load_model({"device": "cpu", "precision": "fp32"})
         found, expected = (self.run_model(self.make_inputs(), one) for one in (model, reference))
-        self.assertEqual(measuring.differing(found, expected, model.dtype), {})
+        self.assertEqual(measuring.differing(found, expected, model), {})
 
     def test_output_has_a_score_per_label(self) -> None:
         """The logits are (batch, labels), in the model's dtype."""

@@ -4,7 +4,7 @@ Made by: rp generate --model llava-hf/llava-1.5-7b-hf
 Family: multimodal / vision_language (confidence 0.99).
 Hardware: the first of cuda, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: d4c118b04cd0c9ef; once the file is edited, `rp generate` leaves it alone.
+Digest: 275d842736a95f58; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -74,7 +74,7 @@ class TestLlavaHfLlava157bHf(unittest.TestCase):
 
     def assert_close(self, found: Any, expected: Any, why: str, **how: Any) -> None:
         """Compare outputs by name; the limit is a share of the largest expected value."""
-        self.assertEqual(measuring.differing(found, expected, self.model.dtype, **how), {}, why)
+        self.assertEqual(measuring.differing(found, expected, self.model, **how), {}, why)
 
     def make_inputs(self, batch: int = 2) -> dict[str, Any]:
         """Make the first rows of a batch of what this model takes, by its signature and config."""
@@ -91,7 +91,7 @@ class TestLlavaHfLlava157bHf(unittest.TestCase):
         model, told = self.model, measuring.told_of(self.model)
         self.assertEqual(measuring.computes_on(model), told["device"])
         wanted = measuring.wanted_dtype(MODEL_FAMILY, MODEL_NAME, self.preferences, self.weights)
-        self.assertEqual(str(model.dtype), f"torch.{wanted}")
+        self.assertEqual(measuring.precision_of(model), wanted)
         self.assertIn(told["weights"], (self.weights.kind, "unknown"))
 
     def test_forward_is_as_predicted(self) -> None:
@@ -149,7 +149,7 @@ class TestLlavaHfLlava157bHf(unittest.TestCase):
             self.assertEqual(list(told["missing_keys"]), [], "not saved")
             self.assertEqual(measuring.weights_of(again), measuring.weights_of(model))
             after = self.run_model(self.make_inputs(), again.to(model.device))
-        self.assert_close(after, before, "saving and loading changes", repeated=True)
+        self.assert_close(after, before, "saving changes", repeated=measuring.in_torch(model))
 
     @measuring.also_on("cuda")
     def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None) -> None:
@@ -160,7 +160,7 @@ class TestLlavaHfLlava157bHf(unittest.TestCase):
             self.skipTest("this is the CPU in float32, the reference itself")
         reference = self.load_model({"device": "cpu", "precision": "fp32"})
         found, expected = (self.run_model(self.make_inputs(), one) for one in (model, reference))
-        self.assertEqual(measuring.differing(found, expected, model.dtype), {})
+        self.assertEqual(measuring.differing(found, expected, model), {})
 
     def test_output_has_scores_in_rows(self) -> None:
         """The logits are (batch, tokens, vocabulary), in the model's dtype."""

@@ -4,7 +4,7 @@ Made by: rp generate --model openai/clip-vit-base-patch32
 Family: multimodal / image_text_encoder (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: 8090a4f4d3ca80c7; once the file is edited, `rp generate` leaves it alone.
+Digest: b9ddb9daf2850c63; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -76,7 +76,7 @@ class TestOpenaiClipVitBasePatch32(unittest.TestCase):
 
     def assert_close(self, found: Any, expected: Any, why: str, **how: Any) -> None:
         """Compare outputs by name; the limit is a share of the largest expected value."""
-        self.assertEqual(measuring.differing(found, expected, self.model.dtype, **how), {}, why)
+        self.assertEqual(measuring.differing(found, expected, self.model, **how), {}, why)
 
     def make_images(self) -> list[Any]:
         """Return two different RGB images: a gradient, and the same turned upside down."""
@@ -100,7 +100,7 @@ class TestOpenaiClipVitBasePatch32(unittest.TestCase):
         model, told = self.model, measuring.told_of(self.model)
         self.assertEqual(measuring.computes_on(model), told["device"])
         wanted = measuring.wanted_dtype(MODEL_FAMILY, MODEL_NAME, self.preferences, self.weights)
-        self.assertEqual(str(model.dtype), f"torch.{wanted}")
+        self.assertEqual(measuring.precision_of(model), wanted)
         self.assertIn(told["weights"], (self.weights.kind, "unknown"))
 
     def test_forward_is_as_predicted(self) -> None:
@@ -158,7 +158,7 @@ class TestOpenaiClipVitBasePatch32(unittest.TestCase):
             self.assertEqual(list(told["missing_keys"]), [], "not saved")
             self.assertEqual(measuring.weights_of(again), measuring.weights_of(model))
             after = self.run_model(self.make_inputs(), again.to(model.device))
-        self.assert_close(after, before, "saving and loading changes", repeated=True)
+        self.assert_close(after, before, "saving changes", repeated=measuring.in_torch(model))
 
     @measuring.also_on("cuda", "rocm", "xpu", "mps")
     def test_agrees_with_cpu_float32(self, elsewhere: dict[str, Any] | None) -> None:
@@ -169,7 +169,7 @@ class TestOpenaiClipVitBasePatch32(unittest.TestCase):
             self.skipTest("this is the CPU in float32, the reference itself")
         reference = self.load_model({"device": "cpu", "precision": "fp32"})
         found, expected = (self.run_model(self.make_inputs(), one) for one in (model, reference))
-        self.assertEqual(measuring.differing(found, expected, model.dtype), {})
+        self.assertEqual(measuring.differing(found, expected, model), {})
 
     def test_output_has_a_score_per_image_and_text(self) -> None:
         """Images against texts are texts against images, transposed; in the model's dtype."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resource_pool import measuring
+from resource_pool.devices import forwards
 from resource_pool.devices.flat import difference as flat_difference
 
 
@@ -78,6 +79,15 @@ def test_the_lowest_number_of_one_dtype_stands_for_that_of_another():
 def test_the_same_computation_has_a_narrower_limit_than_another_one():
     for dtype in (torch.float32, torch.float16, "bfloat16"):
         assert measuring.tolerance(dtype, repeated=True) < measuring.tolerance(dtype)
+
+
+def test_the_precision_of_a_model_is_that_of_the_engine_it_computes_in():
+    model = torch.nn.Linear(2, 2)
+    model.dtype = torch.bfloat16
+    assert measuring.precision_of(model) == "bfloat16"
+    model._rp_forward = forwards.Forward(model, "webgpu:0", "int8")
+    assert measuring.precision_of(model) == "int8"
+    assert measuring.tolerance("int8") > measuring.tolerance("bfloat16")
 
 
 def test_what_differs_is_named_with_how_far_it_is_apart():
