@@ -30,3 +30,10 @@ def aside(call: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
     future.set_running_or_notify_cancel()
     threading.Thread(target=run, name="rp-pool-aside", daemon=True).start()
     return future
+
+
+def awaited(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Start ``call`` as :func:`aside` does; return what a coroutine awaits its result by."""
+    import asyncio
+
+    return asyncio.wrap_future(aside(call, *args, **options))

@@ -90,29 +90,12 @@ def seem_held(entries: Sequence[Entry]) -> bool:
     return is_held(values, own=2)
 
 
-def sharing(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Return the entries in groups that have parts in common; most are a group of their own."""
-    if not any("shares" in entry.facts for entry in entries):
-        return [[entry] for entry in entries]
-    groups: list[list[Entry]] = []
-    for entry in entries:
-        related = {entry.created_for, *entry.facts.get("shares", ())}
-        near = [
-            group
-            for group in groups
-            if any(related & {o.created_for, *o.facts.get("shares", ())} for o in group)
-        ]
-        groups = [group for group in groups if group not in near]
-        groups.append([*(one for group in near for one in group), entry])
-    return groups
-
-
 @dataclass(frozen=True)
 class Removed:
     """An entry that left the store.
 
-    ``references`` are to its object and to what of it takes memory; ``sharers`` are the entries
-    that share some of that with it.
+    ``references`` are to its object and to what of its memory nobody else answers for; ``sharers``
+    are the entries that share memory with it.
     """
 
     key: str

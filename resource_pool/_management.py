@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from resource_pool._entries import Entry
+from resource_pool._entries import Entry, Removed
 from resource_pool._events import Event
 from resource_pool._evicting import Evictor
 from resource_pool._families import family_facts
@@ -104,12 +104,12 @@ class Management(Inspection):
         self._known.clear()
         entries = self._store.entries()
         freed = [item for item in removed if item.alive() is False]
-        held = {item.key: item.sharers for item in removed if item.alive()}
+        held = [item for item in removed if item.alive()]
         return {
             "removed": len(removed),
-            "freed_bytes": sum(item.facts.get("memory_usage", 0) for item in freed),
+            "freed_bytes": sum(sum(item.sizes.values()) for item in freed),
             "kept": {entry.key: _why_kept(entry) for entry in entries},
-            "held": {key: _why_held(sharers, entries) for key, sharers in held.items()},
+            "held": {item.key: _why_held(item, entries) for item in held},
         }
 
     def enable_low_memory_mode(self) -> None:
@@ -124,9 +124,10 @@ class Management(Inspection):
             self.enable_low_memory_mode()
 
 
-def _why_held(sharers: Sequence[str], kept: Sequence[Entry]) -> str:
-    shared = next((entry.key for entry in kept if entry.key in sharers), "")
-    return f"shared with {shared}" if shared else "the caller still holds it"
+def _why_held(item: Removed, kept: Sequence[Entry]) -> str:
+    shared = next((entry.key for entry in kept if entry.key in item.sharers), "")
+    others_have_all = shared and not any(item.sizes.values())
+    return f"shared with {shared}" if others_have_all else "the caller still holds it"
 
 
 def _why_kept(entry: Entry) -> str:

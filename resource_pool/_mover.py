@@ -6,14 +6,15 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from resource_pool._entries import Entry, sharing
+from resource_pool._entries import Entry
 from resource_pool._events import Event, EventLog
 from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
 from resource_pool._loader import Loader
 from resource_pool._observer import LOW_MEMORY_GPU_SHARE
-from resource_pool._plans import Request, is_on, memory_place
+from resource_pool._plans import ENGINES, Request, is_on, memory_place
 from resource_pool._preferences import parse_preferences
+from resource_pool._sharing import sharing
 from resource_pool._store import Store
 from resource_pool.devices import Devices, memory_of, released
 from resource_pool.errors import DeviceBusyError, ResourceNotFoundError
@@ -114,8 +115,7 @@ class Mover:
         unless_held: bool = False,
     ) -> Any:
         old, came_from = entry.key, entry.facts["device"]
-        # A file for browsers may hold less than the module, which is in float32 there.
-        dtype = "float32" if "placed_dtype" in entry.facts else entry.facts["key_dtype"]
+        dtype = _dtype_after(entry, backend)
         weights = str(entry.facts["weights"])  # afterwards the data is elsewhere
         new = identity.key(device, dtype)
         with self._store.failing() as mine:
@@ -166,3 +166,14 @@ class Mover:
             raise DeviceBusyError(f"{entry.key} has a device map of its own, or is quantized.")
         if self._store.get(new) is not None:
             raise DeviceBusyError(f"{new} is cached already; drop one of the two.")
+
+
+def _dtype_after(entry: Entry, backend: str) -> str:
+    """Return the dtype that a model computes in after a move, which casts nothing.
+
+    An engine outside torch computes in float32 where nothing else is asked; beside it the module
+    keeps a dtype of its own.
+    """
+    if backend in ENGINES:
+        return "float32"
+    return str(entry.facts.get("module_dtype") or entry.facts["key_dtype"])

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from resource_pool._entries import Entry, seem_held, sharing
+from resource_pool._entries import Entry, seem_held
 from resource_pool._eviction import Candidate
 from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
 from resource_pool._mode import Mode
 from resource_pool._plans import Snapshot, readable, torch_devices
+from resource_pool._sharing import sharing
 from resource_pool._store import Store
 from resource_pool.devices import Devices, Memory
 

@@ -16,7 +16,6 @@ from resource_pool._hardware import CPU, CUDA, MPS, OPENVINO, ROCM, WEBGPU, WEBN
 from resource_pool._plans import (
     BROWSERS,
     DEVICE_TYPES,
-    ENGINES,
     Decision,
     Request,
     Snapshot,
@@ -25,12 +24,8 @@ from resource_pool._plans import (
     torch_devices,
     torch_name,
 )
-from resource_pool._preferences import (
-    PRECISIONS,
-    DeviceName,
-    Preferences,
-    parse_preferences,
-)
+from resource_pool._precisions import devices_of, dtype_for
+from resource_pool._preferences import DeviceName, Preferences, parse_preferences
 from resource_pool.errors import DeviceUnavailableError, InsufficientMemoryError
 
 # OpenVINO keeps the compiled weights beside torch's; a browser has them in its engine's memory
@@ -77,7 +72,7 @@ def decide(request: Request, snapshot: Snapshot) -> Decision:
 
 def on_cpu(request: Request, snapshot: Snapshot) -> Decision:
     """Return the decision for the CPU whatever room there is: the last resort of a load."""
-    dtype, note = _dtype(DeviceName(CPU), request, snapshot.report)
+    dtype, note = dtype_for(DeviceName(CPU), request, snapshot.report)
     needed = _needed(DeviceName(CPU), dtype, request)
     return Decision(CPU, CPU, dtype, (note,) if note else (), needed=needed)
 
@@ -136,10 +131,6 @@ def _is_forced(wanted: DeviceName, preferences: Preferences) -> bool:
     return preferences.force_device and _is_explicit(wanted, preferences)
 
 
-def _is_forced_backend(device: DeviceName, preferences: Preferences) -> bool:
-    return preferences.force_device and any(d.backend == device.backend for d in preferences.named)
-
-
 def _obstacle(wanted: DeviceName, request: Request, snapshot: Snapshot) -> str:
     """Return why ``wanted`` cannot be used whatever memory there is, or ""."""
     preferences, backend = request.preferences, wanted.backend
@@ -164,7 +155,7 @@ def _obstacle(wanted: DeviceName, request: Request, snapshot: Snapshot) -> str:
 
 
 def _missing_index(wanted: DeviceName, snapshot: Snapshot) -> str:
-    count = len(_devices(wanted.backend, snapshot.report)) or 1
+    count = len(devices_of(wanted.backend, snapshot.report)) or 1
     if wanted.index is not None and wanted.index >= count:
         return f"there are {count} {wanted.backend} devices, numbered from 0"
     return ""
@@ -193,7 +184,7 @@ def _fit(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision |
 def _fit_one(device: DeviceName, request: Request, snapshot: Snapshot) -> Decision | str:
     """Return the decision for one device, or why the model has no room on it."""
     name = torch_name(device)
-    dtype, note = _dtype(device, request, snapshot.report)
+    dtype, note = dtype_for(device, request, snapshot.report)
     needed = _needed(device, dtype, request)
     place = memory_place(name)
     free = snapshot.free.get(place)
@@ -230,7 +221,7 @@ def _needed(device: DeviceName, dtype: str | None, request: Request) -> int | No
 
 def _spread(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision | None:
     """Return a decision over several GPUs for a model that fits no single one, or None."""
-    names = [torch_name(DeviceName(wanted.backend, d["index"])) for d in _devices(
+    names = [torch_name(DeviceName(wanted.backend, d["index"])) for d in devices_of(
         wanted.backend, snapshot.report
     )]  # fmt: skip
     # Some room for what a forward needs on each device.
@@ -240,7 +231,7 @@ def _spread(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decisio
     spreadable = snapshot.can_spread and wanted.backend in (CUDA, ROCM)
     if not spreadable or len(budgets) < 2 or asked is not None:
         return None
-    dtype, _ = _dtype(DeviceName(wanted.backend), request, snapshot.report)
+    dtype, _ = dtype_for(DeviceName(wanted.backend), request, snapshot.report)
     needed = _needed(wanted, dtype, request)
     if needed is None or needed > sum(budgets.values()):
         return None
@@ -256,7 +247,7 @@ def _asked_index(wanted: DeviceName, preferences: Preferences) -> int | None:
 def _indices(wanted: DeviceName, request: Request, snapshot: Snapshot) -> list[int | None]:
     """Return the indices to try: the one asked for, then the others by free memory."""
     preferences = request.preferences
-    devices = _devices(wanted.backend, snapshot.report)
+    devices = devices_of(wanted.backend, snapshot.report)
     if wanted.backend in (CPU, MPS) or wanted.simulated or not devices:
         return [None]
     asked = _asked_index(wanted, preferences)
@@ -266,7 +257,7 @@ def _indices(wanted: DeviceName, request: Request, snapshot: Snapshot) -> list[i
         name = torch_name(DeviceName(wanted.backend, index))
         free = snapshot.free.get(name, (device.get("memory_free_mb") or 0) * MIB)
         # On a tie the lowest number, as the vendors count.
-        dtype, _ = _dtype(DeviceName(wanted.backend, index), request, snapshot.report)
+        dtype, _ = dtype_for(DeviceName(wanted.backend, index), request, snapshot.report)
         return index != asked, (name, dtype) not in snapshot.cached, -free, index
 
     ranked = [device["index"] for device in sorted(devices, key=rank)]
@@ -279,56 +270,3 @@ def _note_on_index(wanted: DeviceName, got: str, preferences: Preferences) -> st
     if asked is None or not index.isdigit() or int(index) == asked:
         return ""
     return f"{wanted.backend}:{asked} is not there or has no room; {got} is taken"
-
-
-def _dtype(
-    wanted: DeviceName, request: Request, report: Mapping[str, Any]
-) -> tuple[str | None, str]:
-    """Return the dtype to cast to, and a note where the asked one is not there."""
-    asked = request.preferences.precision or _smaller_for_browsers(wanted, request, report)
-    own = "float32" if wanted.backend in ENGINES else None
-    if asked is None:
-        return own, ""
-    if wanted.backend in BROWSERS:
-        # Weights in int8 are floats again before anything computes with them.
-        proved: set[str] | None = {"float32", "int8"} | _halves(wanted, report)
-    else:
-        # int8 needs quantized layers, which a cast does not make.
-        proved = _proved_dtypes(wanted, report) if asked != "int8" else set()
-    if proved is None or asked in proved:
-        return asked, ""
-    if _is_forced_backend(wanted, request.preferences):
-        raise DeviceUnavailableError(
-            f"{request.label}: {asked} is forced and does not work on {wanted}."
-        )
-    kept = "it computes in float32" if own else "the model keeps its own dtype"
-    return own, f"{asked} does not work on {wanted}; {kept}"
-
-
-def _smaller_for_browsers(
-    wanted: DeviceName, request: Request, report: Mapping[str, Any]
-) -> str | None:
-    """Return the precision that makes a browser's file smaller, where that is wanted."""
-    if wanted.backend not in BROWSERS or not request.preferences.shrinks_for_browsers:
-        return None
-    return next(iter(_halves(wanted, report)), "int8")
-
-
-def _halves(wanted: DeviceName, report: Mapping[str, Any]) -> set[str]:
-    """Return float16 where a real browser computed in it."""
-    real = set() if wanted.simulated else _proved_dtypes(wanted, report) or set()
-    return real & {"float16"}
-
-
-def _devices(backend: str, report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the devices that compute; a report also lists those that were merely seen."""
-    seen = report.get("details", {}).get(backend, {}).get("devices") or ()
-    return [device for device in seen if device.get("dtypes")]
-
-
-def _proved_dtypes(wanted: DeviceName, report: Mapping[str, Any]) -> set[str] | None:
-    """Return torch's names of the dtypes that were proved on a device; None where unknown."""
-    for device in _devices(wanted.backend, report):
-        if wanted.index in (None, device["index"]):
-            return {PRECISIONS[name] for name in device["dtypes"] if name in PRECISIONS}
-    return None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from resource_pool import _system
-from resource_pool._aside import aside
+from resource_pool._aside import awaited
 from resource_pool._entries import Entry
 from resource_pool._estimate import needed_bytes
 from resource_pool._events import EventLog
@@ -27,7 +27,8 @@ from resource_pool._mover import Mover
 from resource_pool._plans import BROWSERS, Request
 from resource_pool._preferences import Preferences
 from resource_pool._requests import Preferencelike, requested
-from resource_pool._store import Clock, Store, quoted
+from resource_pool._shelf import Clock
+from resource_pool._store import Store, quoted
 from resource_pool.devices import Devices, System
 from resource_pool.devices.torch import TorchDevices
 
@@ -67,7 +68,7 @@ class ResourcePool(Management):
         self._hardware = Hardware(hardware)
         self._devices = devices or TorchDevices()
         self._system = system
-        self._store = Store(clock, self._devices.storages)
+        self._store = Store(clock, self._devices)
         self._log = EventLog()
         self._mode = Mode()
         self._deadline = load_deadline
@@ -222,11 +223,11 @@ class ResourcePool(Management):
 
         Who is cancelled leaves; the load ends all the same, for the next who asks.
         """
-        return await _awaited(aside(self.get_resource, *args, **options))
+        return await awaited(self.get_resource, *args, **options)
 
     async def aget_tokenizer(self, *args: Any, **options: Any) -> Any:
         """Await :meth:`get_tokenizer` as :meth:`aget_resource` does."""
-        return await _awaited(aside(self.get_tokenizer, *args, **options))
+        return await awaited(self.get_tokenizer, *args, **options)
 
     async def aget_model(
         self,
@@ -246,7 +247,7 @@ class ResourcePool(Management):
             if model is not None:
                 return model
         arguments = (model_type, model_name, constructor, hardware_preferences)
-        return await _awaited(aside(self.get_model, *arguments, **options))
+        return await awaited(self.get_model, *arguments, **options)
 
     def _obtain(
         self,
@@ -287,12 +288,6 @@ class ResourcePool(Management):
         self._loader.after_fork()
         self._log.after_fork()
         self._monitor = None  # its thread is in the parent
-
-
-def _awaited(future: Any) -> Any:
-    import asyncio
-
-    return asyncio.wrap_future(future)
 
 
 _pools: weakref.WeakSet[ResourcePool] = weakref.WeakSet()

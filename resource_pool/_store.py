@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from resource_pool._entries import Entry, Removed, State
-from resource_pool._leaving import Leaving
-from resource_pool._ledger import Ledger
+from resource_pool._entries import Entry, State
+from resource_pool._shelf import Clock, Memories, Shelf
 from resource_pool._waiting import Joined, Waits, checked, loading
 from resource_pool.errors import (
     LoadInterruptedError,
@@ -20,32 +19,14 @@ from resource_pool.errors import (
     ResourceNotFoundError,
 )
 
-Clock = Callable[[], float]
 
+class Store(Shelf):
+    """A shelf that is filled: whoever asks for what is being loaded waits for that load."""
 
-class Store:
-    """Entries by key, and the ledger of their bytes.
-
-    ``lock`` guards the entries, the counters and the ledger. It is held to decide, never to
-    load, to wait for a load, to move a model or to release one. It is reentrant because the
-    garbage collector may run a callback of ours at any moment.
-    """
-
-    def __init__(
-        self,
-        clock: Clock = time.monotonic,
-        memory: Callable[[Any], Sequence[Any]] = lambda _: (),
-    ) -> None:
-        self.clock = clock
-        self._memory = memory  # of an object: what lives as long as its memory does
-        self.lock = threading.RLock()
-        self.ledger = Ledger()
+    def __init__(self, clock: Clock = time.monotonic, memories: Memories | None = None) -> None:
+        super().__init__(clock, memories)
         self.hits = 0
         self.misses = 0
-        self.inflation = 0.0
-        self._entries: dict[str, Entry] = {}
-        self.freed_bytes = 0
-        self._leaving = Leaving()
         self._waits = Waits()
 
     # -- getting -------------------------------------------------------------------------
@@ -263,82 +244,6 @@ class Store:
             entry.key = key
             self._entries[key] = entry
             return value
-
-    # -- leases --------------------------------------------------------------------------
-
-    def release(self, entry: Entry, lessee: int) -> None:
-        """Give one lease of a thread back."""
-        with self.lock:
-            entry = self.current(entry)
-            if lessee in entry.lessees:  # not where the entry was forked without that thread
-                entry.lessees.remove(lessee)
-            entry.last_used = self.clock()
-
-    def current(self, entry: Entry) -> Entry:
-        """Return the entry that has the leases of this one: another whose load it joined, or it."""
-        with self.lock:
-            while entry.forward is not None:
-                entry = entry.forward
-            return entry
-
-    def remember(self, entry: Entry, fingerprint: Any) -> None:
-        """Keep what a model was like when somebody began to lease it while nobody else did."""
-        with self.lock:
-            if entry.fingerprint is None or len(entry.lessees) == 1:
-                entry.fingerprint = fingerprint
-
-    def discard(self, entry: Entry) -> None:
-        """Take out a ready entry whatever its leases: its object is not what it was."""
-        with self.lock:
-            if self._entries.get(entry.key) is entry and entry.ready:
-                self._let_go(entry)
-
-    # -- leaving -------------------------------------------------------------------------
-
-    def remove(self, doomed: Callable[[Entry], bool]) -> list[Removed]:
-        """Take out the entries that ``doomed`` picks; what loads, is leased or pinned stays.
-
-        Their bytes stay charged until their objects are really gone.
-        """
-        with self.lock:
-            chosen = [e for e in self._entries.values() if e.movable and doomed(e)]
-            return [self._let_go(entry) for entry in chosen]
-
-    def _let_go(self, entry: Entry) -> Removed:
-        """Take an entry out, drop the store's own references to its object, and watch it go."""
-        del self._entries[entry.key]
-        entry.state = State.EVICTING
-        self.ledger.mark_leaving(entry.charges)
-        references = self._leaving.watch([entry.value, *self._memory(entry.value)], entry.charges)
-        if not references:
-            self.ledger.settle(entry.charges)
-        mine = entry.created_for
-        sharers = tuple(k for k, e in self._entries.items() if mine in e.facts.get("shares", ()))
-        removed = Removed(entry.key, entry.facts, entry.charged, entry.charges, references, sharers)
-        entry.value = entry.fingerprint = None
-        return removed
-
-    def settle(self) -> None:
-        """Strike out what has really gone since the last time, and count its bytes as freed."""
-        with self.lock:
-            for charges in self._leaving.gone():
-                self.freed_bytes += self.ledger.settle(charges)
-
-    # -- looking -------------------------------------------------------------------------
-
-    def get(self, key: str) -> Entry | None:
-        """Return the entry under ``key`` without counting a hit."""
-        with self.lock:
-            return self._entries.get(key)
-
-    def entries(self) -> list[Entry]:
-        """Return the entries of this moment, loading ones included."""
-        with self.lock:
-            return list(self._entries.values())
-
-    def ready(self, kind: str) -> dict[str, Entry]:
-        """Return the loaded entries of one kind by key."""
-        return {e.key: e for e in self.entries() if e.ready and e.kind == kind}
 
     def after_fork(self) -> None:
         """In a forked child: new locks, and no loads that no thread here goes on with."""

@@ -66,7 +66,7 @@ class Devices(Protocol):
         """Return objects, weakly referable, that live as long as the model's memory does."""
 
     def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
-        """Return device -> bytes of some of a model's parts."""
+        """Return device -> bytes of some of what ``parts`` or ``storages`` return."""
 
     def would_change(self, model: Any, device: str, dtype: str | None) -> bool:
         """Whether ``place`` would move or cast any part of it."""

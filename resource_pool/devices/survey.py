@@ -140,13 +140,13 @@ def _each_once(tensors: list[Any]) -> list[Any]:
     return [*found.values()]
 
 
-def storages_of(tensors: Iterable[Any]) -> Storages:
-    """Return the storages under tensors, each once: tied weights share one."""
-    found: Storages = {}
-    for tensor in _dense(tensors):
-        storage = tensor.untyped_storage()
-        found[tensor.device, storage.data_ptr()] = storage.nbytes()
-    return found
+def storages_of(parts: Iterable[Any]) -> Storages:
+    """Return storages, and those under tensors, each once: tied weights share one."""
+    kind = sys.modules["torch"].UntypedStorage
+    apart = [(isinstance(part, kind), part) for part in parts]
+    found = [part for is_storage, part in apart if is_storage]
+    found += [t.untyped_storage() for t in _dense(part for is_one, part in apart if not is_one)]
+    return {(s.device, s.data_ptr()): s.nbytes() for s in found if s.device.type != "meta"}
 
 
 def bytes_per_device(storages: Storages) -> dict[str, int]:

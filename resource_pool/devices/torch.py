@@ -100,7 +100,8 @@ class TorchDevices:
         facts, elsewhere = modules.describe(model, seen), forwards.placement(model)
         if elsewhere is None:
             return facts
-        return elsewhere.describe(facts) | {"module_bytes": facts["memory_usage"]}
+        module = {"module_bytes": facts["memory_usage"], "module_dtype": facts["dtype"]}
+        return elsewhere.describe(facts) | module
 
     def release(self, devices: Sequence[str]) -> None:
         """Give the allocators' unused blocks back to driver and system."""
@@ -130,7 +131,7 @@ class TorchDevices:
         return Survey(model).storages if modules.is_module(model) else []
 
     def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
-        """Return device -> bytes of the storages under parameters, each once."""
+        """Return device -> bytes of storages, and of those under tensors, each once."""
         return bytes_per_device(storages_of(parts))
 
     def would_change(self, model: Any, device: str, dtype: str | None) -> bool:

@@ -89,6 +89,26 @@ def test_it_moves_to_torch_and_goes(pool):
     assert pool.clear()["held"] == {}
 
 
+def test_after_a_move_the_key_names_the_dtype_of_the_module(pool):
+    options = {**OPENVINO, "precision": "bf16"}
+    pool.get_model("embedding", "bert", lambda: load("bert", "AutoModel"), options)
+    assert [*pool.models] == ["embedding:bert:openvino:0:bfloat16"]
+    pool.move_model_to_device("embedding", "bert", "cpu")
+    ((key, facts),) = pool.get_stats()["models"].items()
+    assert (key, facts["dtype"]) == ("embedding:bert:cpu:float32", "float32")
+
+
+def test_a_move_to_openvino_computes_in_float32_and_says_so(pool):
+    options = {"device": "cpu", "precision": "bf16"}
+    pool.get_model("embedding", "bert", lambda: load("bert", "AutoModel"), options)
+    pool.move_model_to_device("embedding", "bert", "openvino")
+    ((key, facts),) = pool.get_stats()["models"].items()
+    assert (key, facts["dtype"]) == ("embedding:bert:openvino:0:float32", "float32")
+    pool.move_model_to_device("embedding", "bert", "cpu")
+    ((key, facts),) = pool.get_stats()["models"].items()
+    assert (key, facts["dtype"]) == ("embedding:bert:cpu:bfloat16", "bfloat16")
+
+
 def test_generation_agrees_with_torch_token_by_token(pool):
     make = lambda: load("t5", "AutoModelForSeq2SeqLM")  # noqa: E731 - as a caller would write it
     model = pool.get_model("text_generation", "t5", make, OPENVINO)

@@ -144,14 +144,71 @@ def test_what_one_of_them_must_keep_keeps_both(pair, devices):
         evicted_for(pair, devices, room=0, needs=BODY)
 
 
-def test_what_leaves_says_who_shares_its_weights(pair):
-    first, second = pair.models
+def test_what_two_share_is_passed_on_when_the_first_leaves(pair):
+    _, second = pair.models
     pair.pin(second)
-    assert pair.clear()["held"] == {first: f"shared with {second}"}
-    assert pair.get_stats()["devices"]["cpu"]["used_mb"] * MIB == BODY + 2 * HEAD
+    cleared = pair.clear()
+    assert (cleared["removed"], cleared["freed_bytes"], cleared["held"]) == (1, HEAD, {})
+    stats = pair.get_stats()
+    assert stats["memory_usage"] == BODY + HEAD
+    assert stats["devices"]["cpu"]["used_mb"] * MIB == BODY + HEAD
     pair.unpin(second)
-    assert pair.clear()["held"] == {}
+    assert pair.clear()["freed_bytes"] == BODY + HEAD
     assert pair.get_stats()["devices"] == {}
+
+
+def test_whoever_inherits_shared_weights_makes_the_room_that_it_takes(pair, devices):
+    _, second = pair.models
+    pair.pin(second)
+    pair.clear()
+    pair.unpin(second)
+    assert len(evicted_for(pair, devices, room=0, needs=BODY + HEAD)) == 1
+    with pytest.raises(InsufficientMemoryError):
+        evicted_for(pair, devices, room=0, needs=BODY + HEAD + 1)
+
+
+def test_of_several_heirs_each_byte_has_one(torch_pool):
+    """The first has two bodies, of which each of the others shares one, and the last both."""
+    one, two = Model().body, Model().body
+    bodies = {"a": [one, two], "b": [one], "c": [two], "d": [one, two]}
+    for variant, shared in bodies.items():
+        make = lambda shared=tuple(shared): Model(torch.nn.Sequential(*shared))  # noqa: E731
+        torch_pool.get_model("vision", "m", make, {"device": "cpu"}, variant=variant)
+    del one, two, bodies, shared, make
+    *_, last = keys = [*torch_pool.models]
+    for left in range(len(keys), 1, -1):
+        stats = torch_pool.get_stats()
+        assert stats["memory_usage"] == 2 * BODY + left * HEAD
+        assert stats["devices"]["cpu"]["used_mb"] * MIB == 2 * BODY + left * HEAD
+        for key in keys[1 - left :]:
+            torch_pool.pin(key)
+        assert torch_pool.clear()["freed_bytes"] == HEAD
+        for key in keys[1 - left :]:
+            torch_pool.unpin(key)
+    assert [*torch_pool.models] == [last]
+    assert torch_pool.clear()["freed_bytes"] == 2 * BODY + HEAD
+    assert torch_pool.get_stats()["devices"] == {}
+
+
+def test_what_somebody_holds_of_the_dropped_one_stays_charged_for_it(pair):
+    first, second = pair.models
+    held = pair.models[first]
+    pair.pin(second)
+    assert pair.clear()["held"] == {first: "the caller still holds it"}
+    assert pair.get_stats()["devices"]["cpu"]["used_mb"] * MIB == BODY + 2 * HEAD
+    del held
+    assert pair.get_stats()["devices"]["cpu"]["used_mb"] * MIB == BODY + HEAD
+
+
+def test_what_is_the_same_object_under_two_keys_is_held_by_the_other():
+    machine = FakeMachine({"cpu": 100})
+    pool, only = machine.pool(), [FakeModel(machine, 10)]
+    pool.get_model("vision", "m", lambda: only[0], CPU, variant="a")
+    pool.get_model("vision", "m", lambda: only.pop(), CPU, variant="b")
+    first, second = pool.models
+    pool.pin(second)
+    assert pool.clear()["held"] == {first: f"shared with {second}"}
+    assert pool.get_stats()["devices"]["cpu"]["used_mb"] == 10
 
 
 def test_a_model_that_shares_weights_is_not_moved_by_itself():
