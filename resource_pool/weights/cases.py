@@ -20,11 +20,19 @@ CAUSES = ("package", "no_forward", "library", "random_weights")
 
 @dataclass(frozen=True)
 class Declared:
-    """Why a type has no twin that runs here: a cause of `CAUSES`, the fact, what it would take."""
+    """Why a type has no twin that runs here: a cause of `CAUSES`, the fact, what it would take.
+
+    signs: of which one stands in what the failure says; another failure is not the declared one.
+    """
 
     cause: str
     detail: str
     remedy: str
+    signs: tuple[str, ...]
+
+    def explains(self, observed: str) -> bool:
+        """Whether a failure that says this is the one that was declared."""
+        return any(sign in observed for sign in self.signs)
 
 
 @dataclass(frozen=True)
@@ -110,8 +118,12 @@ def _case(name: str, entry: Any) -> Case:
 def _declared(name: str, entry: Any) -> Declared | None:
     if entry is None:
         return None
-    if not isinstance(entry, dict) or entry.keys() != {"cause", "detail", "remedy"}:
+    if not isinstance(entry, dict) or entry.keys() - {"signs"} != {"cause", "detail", "remedy"}:
         raise ValueError(f"twins.yaml: {name}.declared needs cause, detail and remedy")
     if entry["cause"] not in CAUSES:
         raise ValueError(f"twins.yaml: {name}: cause is not one of {', '.join(CAUSES)}")
-    return Declared(**entry)
+    usual = ["ImportError"] if entry["cause"] == "package" else [entry["detail"]]
+    signs = entry.get("signs", usual)
+    if not isinstance(signs, list) or not signs or not all(isinstance(s, str) and s for s in signs):
+        raise ValueError(f"twins.yaml: {name}.declared.signs is no list of texts")
+    return Declared(**{**entry, "signs": tuple(signs)})

@@ -102,15 +102,17 @@ def _tested(types: Mapping[str, str]) -> Iterator[dict[str, Any]]:
 def _with_declaration(row: dict[str, Any]) -> dict[str, Any]:
     """Say of a failure that it is known, where the table of exceptions declares it.
 
-    A declared type is checked all the same: once its package is installed, it passes.
+    A declared type is checked all the same: once its package is installed, it passes, and a failure
+    of another kind is a failure.
     """
     from resource_pool.weights.cases import twin_case
 
     declared = twin_case(row["model_type"]).declared
-    if declared is None or row["status"] == "passed":
+    observed = row.get("cause", "")
+    if declared is None or row["status"] == "passed" or not declared.explains(observed):
         return row
     cause = f"{declared.cause}: {declared.detail}; {declared.remedy}"
-    return {**row, "status": "declared", "cause": cause, "observed": row.get("cause", "")}
+    return {**row, "status": "declared", "cause": cause, "observed": observed}
 
 
 def _versions() -> dict[str, str]:

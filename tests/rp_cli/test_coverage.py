@@ -157,17 +157,24 @@ def test_what_passed_before_is_not_checked_again(
 
 
 @pytest.mark.parametrize(
-    ("model_type", "status", "code"),
-    [("bark", "declared", ExitCode.OK), ("bert", "failed", ExitCode.FAILED)],
+    ("model_type", "observed", "status", "code"),
+    [
+        ("bark", "ValueError: BarkModel only generates", "declared", ExitCode.OK),
+        ("bark", "KeyError: 'speech'", "failed", ExitCode.FAILED),
+        ("dinat", "ImportError: it requires the natten library", "declared", ExitCode.OK),
+        ("dinat", "RuntimeError: the shapes differ", "failed", ExitCode.FAILED),
+        ("bert", "no [forward]", "failed", ExitCode.FAILED),
+    ],
 )
-def test_only_a_declared_failure_is_no_failure(
+def test_only_the_very_failure_that_is_declared_is_no_failure(
     model_type: str,
+    observed: str,
     status: str,
     code: ExitCode,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    failed = row(model_type, "failed", cause="no [forward]")
+    failed = row(model_type, "failed", cause=observed)
     monkeypatch.setattr("rp_cli.coverage.sweep.sweep", lambda types: iter([failed]))
 
     assert coverage([model_type]) is code
@@ -177,12 +184,13 @@ def test_only_a_declared_failure_is_no_failure(
 def test_what_was_observed_stands_beside_what_was_declared(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed = row("bark", "failed", cause="it rained")
+    seen = "ValueError: BarkModel only generates"
+    failed = row("bark", "failed", cause=seen)
     monkeypatch.setattr("rp_cli.coverage.sweep.sweep", lambda types: iter([failed]))
     coverage(["bark"], as_json=True)
     (told,) = json.loads(capsys.readouterr().out)["types"]
     assert told["cause"].startswith("no_forward: ")
-    assert told["observed"] == "it rained"
+    assert told["observed"] == seen
 
 
 def test_a_type_that_takes_too_long_is_a_failure_and_not_the_end() -> None:
