@@ -4,7 +4,7 @@ Made by: rp generate --model openai/whisper-tiny
 Family: audio / speech_recognition (confidence 0.99).
 Hardware: the first of cuda, rocm, xpu, mps, cpu that works here.
 Weights: the pretrained ones where they can be had, else a tiny random twin (RP_WEIGHTS).
-Digest: 87b10d0b8c8930be; once the file is edited, `rp generate` leaves it alone.
+Digest: 0ff3d73dc4395a35; once the file is edited, `rp generate` leaves it alone.
 """
 
 import importlib.util
@@ -23,6 +23,7 @@ AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
 HARDWARE_PREFERENCES = {"priority_list": ["cuda", "rocm", "xpu", "mps", "cpu"]}
 CLEANUP_MINUTES = 0.1
 PITCHES = (220.0, 660.0)  # in Hz, one second each
+NEW_TOKENS = 5
 
 
 @unittest.skipUnless(all(map(importlib.util.find_spec, PACKAGES)), f"needs {PACKAGES}")
@@ -83,16 +84,21 @@ class TestOpenaiWhisperTiny(unittest.TestCase):
             return measuring.example_inputs(self.model, batch=batch)
         rate = self.processor.sampling_rate
         tones = self.make_tones(rate)[:batch]
-        inputs = dict(self.processor(tones, sampling_rate=rate, return_tensors="pt"))
         start = self.model.generation_config.decoder_start_token_id
         tokens = self.torch.tensor([[start, 5, 6, 7], [start, 8, 9, 10]])
-        inputs["decoder_input_ids"] = tokens[:batch]
-        return inputs
+        heard = self.processor(tones, sampling_rate=rate, return_tensors="pt")
+        return {**heard, "decoder_input_ids": tokens[:batch]}
 
     def make_tones(self, rate: int) -> list[Any]:
         """Return one second of each pitch, as arrays of `rate` samples."""
         time = self.torch.arange(rate) / rate
         return [self.torch.sin(2 * self.torch.pi * pitch * time).numpy() for pitch in PITCHES]
+
+    def generate(self, inputs: dict[str, Any], **options: Any) -> Any:
+        """Generate greedily: sequences, and the logits and scores of each step."""
+        options |= {"max_new_tokens": NEW_TOKENS, "do_sample": False, "num_beams": 1}
+        kept = {"output_logits": True, "output_scores": True, "return_dict_in_generate": True}
+        return self.model.generate(**measuring.placed(inputs, self.model), **options, **kept)
 
     def test_device_precision_and_weights(self) -> None:
         """The model is where the pool says, in the dtype asked for, with these weights."""
@@ -186,16 +192,18 @@ class TestOpenaiWhisperTiny(unittest.TestCase):
         self.assert_close(after[:-1], before[:-1], "a later token changes logits")
         self.assertFalse(after[-1].equal(before[-1]), "the last token is ignored")
 
-    def test_cached_decoding_agrees_with_one_forward(self) -> None:
-        """A step with the cache gives the logits of one forward over all decoder tokens."""
-        inputs = self.make_inputs()
-        whole = self.run_model(inputs).logits
-        tokens = inputs.pop("decoder_input_ids")
-        begun = self.run_model({**inputs, "decoder_input_ids": tokens[:, :-1]})
-        last = {"decoder_input_ids": tokens[:, -1:], "past_key_values": begun.past_key_values}
-        heard = self.run_model(inputs, self.model.get_encoder())
-        step = self.run_model({**last, "encoder_outputs": heard}).logits
-        self.assert_close(step[:, -1], whole[:, -1], "the cache changes logits")
+    def test_cached_generation_agrees_with_one_forward(self) -> None:
+        """Each step has the logits of one forward and takes the best token, up to the end."""
+        inputs = self.make_inputs(batch=1)
+        generated = self.generate(inputs, min_new_tokens=NEW_TOKENS)
+        whole = self.run_model(measuring.continued(inputs, generated.sequences)).logits
+        steps = self.torch.stack(generated.logits, dim=1)
+        self.assert_close(steps, whole[:, -NEW_TOKENS - 1 : -1], "the cache changes logits")
+        best = self.torch.stack(generated.scores, dim=1).argmax(-1).cpu()
+        expected = self.torch.cat([inputs["decoder_input_ids"], best], dim=1)
+        self.assertEqual(generated.sequences[:, -expected.shape[1] :].tolist(), expected.tolist())
+        stopped = self.generate(inputs, eos_token_id=int(best[0, 0]))
+        self.assertEqual(len(stopped.logits), 1, "generation goes on after the end")
 
     @classmethod
     def tearDownClass(cls) -> None:
