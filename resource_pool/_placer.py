@@ -77,7 +77,7 @@ class Placer:
         cast = facts.get("placed_dtype") or decision.dtype or facts["dtype"]
         facts |= {"needed": decision.needed, "identity": identity, "key_dtype": cast}
         numbers = {name: facts[name] for name in ("device", "dtype", "memory_usage", "weights")}
-        numbers |= {"web": facts["web"]} if "web" in facts else {}
+        numbers |= {name: facts[name] for name in ("web", "simulated") if name in facts}
         numbers |= {"backend": facts["backend"], "predicted": decision.needed}
         return Loaded(value, facts, "; ".join(decision.notes), numbers)
 

@@ -9,3 +9,9 @@ def one_line(value: object) -> str:
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
+
+
+def place_name(device: str, adapter: str | None) -> str:
+    """Return a device's name and, of a browser's, what kind of adapter is behind it."""
+    # A simulated device says so itself: "webgpu:simulation".
+    return f"{device} ({adapter})" if adapter in ("hardware", "software") else device

@@ -202,7 +202,7 @@ class WebForward(forwards.Forward):
             "dtype": self.dtype,
             "placed_dtype": self.dtype,
             "simulated": self.engine.simulated,
-            "web": self.measured(),
+            "web": {**self.measured(), **self.engine.kind()},
             "memory_usage": size,
             "memory_estimation_method": f"parameters_buffers_and_{beside}",
             "sizes": {"cpu": size},

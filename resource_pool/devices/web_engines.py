@@ -69,6 +69,9 @@ class Engine(Protocol):
     def memory(self) -> int:
         """Return the bytes of RAM that it takes beside the model."""
 
+    def kind(self) -> dict[str, str]:
+        """Return ``browser`` and ``adapter_kind``: what computes, as a record needs it."""
+
     def facts(self) -> dict[str, Any]:
         """Return what is known of it and of its runs, as plain values."""
 
@@ -118,14 +121,17 @@ class BrowserEngine:
         """Return what the browser's processes take."""
         return self._session.memory()
 
+    def kind(self) -> dict[str, str]:
+        """Return the browser's name, and what kind of device computes."""
+        return {"browser": self._session.program.name, "adapter_kind": self._kind}
+
     def facts(self) -> dict[str, Any]:
         """Return browser, adapter, limits, timings and the dispatches of the last run."""
         return {
-            "browser": self._session.program.name,
+            **self.kind(),
             "browser_version": self._session.version,
             "flags": list(self._session.program.flags),
             "adapter": self._told["adapter"],
-            "adapter_kind": self._kind,
             "limits": self._told["limits"],
             "launch_seconds": self._session.launch_seconds,
             "dispatches": self._dispatches,
@@ -206,14 +212,17 @@ class SimulatedEngine:
         """Return the size of the files, which onnxruntime holds in memory."""
         return self._size
 
-    def facts(self) -> dict[str, Any]:
-        """Return what stands in, and its timings."""
+    def kind(self) -> dict[str, str]:
+        """Say that there is no browser."""
         import onnxruntime
 
         name = f"none: onnxruntime {onnxruntime.__version__} on the CPU simulates it"
+        return {"browser": name, "adapter_kind": "simulated"}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what stands in, and its timings."""
         return {
-            "browser": name,
-            "adapter_kind": "simulated",
+            **self.kind(),
             "recorded_browser": self._recorded.get("browser"),
             "absent_operators": dict(self._absent) if self._recorded else None,
             **self._timings.to_dict(),

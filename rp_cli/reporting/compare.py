@@ -55,7 +55,7 @@ def _side(file: Tidy | None) -> Tidy | None:
     placed = file["placements"]
     return {
         **{key: file[key] for key in ("status", "seconds", "peak_mb")},
-        "ran_on": list(dict.fromkeys(f"{one['device']} {one['dtype']}" for one in placed)),
+        "ran_on": list(dict.fromkeys(one["ran_on"] for one in placed)),
         "weights": list(dict.fromkeys(one["weights"] for one in placed)),
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hardware_detection import HARDWARE_NAMES
-from rp_cli.reporting.runs import Tidy, rank
+from rp_cli.reporting.runs import STAND_INS, Tidy, rank
 
 # A generated file has a test for each other hardware: `test_cuda_agrees_with_cpu_float32`, after
 # "module.Class." as unittest names it, or "file.py::Class::" as pytest does.
@@ -40,7 +40,7 @@ def _columns(found: set[str]) -> list[str]:
     known = [
         name
         for hardware in HARDWARE_NAMES
-        for name in (hardware, f"{hardware} (simulated)")
+        for name in (hardware, *(f"{hardware} ({stand_in})" for stand_in in STAND_INS))
         if name in found
     ]
     others = sorted(found - {*known, NOWHERE})
@@ -73,8 +73,8 @@ def _elsewhere(file: Tidy) -> Iterator[tuple[str, Tidy]]:
     places = {one["backend"] for one in file["placements"]}
     for test in file["tests"] if file["model_name"] else ():
         found = _ELSEWHERE.search(test["name"])
-        simulated = f"{found[1]} (simulated)" if found else ""
-        place = simulated if simulated in places else found[1] if found else own
+        meant = [f"{found[1]} ({one})" for one in STAND_INS] if found else []
+        place = next((one for one in meant if one in places), found[1] if found else own)
         if place != own:
             yield str(place), test
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rp_cli.reporting import reading
 from rp_cli.reporting.reading import Json
+from rp_cli.text import place_name
 
 FINE = ("passed", "skipped", "deselected")
 # The order in which people want to read statuses, the worst first.
@@ -17,6 +18,8 @@ WORST_FIRST = (
     "crashed", "timeout", "error", "failed", "no_tests", "missing", "not run", "interrupted",
     "skipped", "deselected", "passed", "ok",
 )  # fmt: skip
+# What may stand in for a hardware: onnxruntime for a browser, an emulator for a browser's GPU.
+STAND_INS = ("simulated", "software")
 # Of what a file that broke without a trace has written, so much may say why.
 _LAST_LINES = 20
 
@@ -110,12 +113,15 @@ def _file(result: Json) -> Tidy:
 
 def _placement(placed: Json, model: str | None) -> Tidy:
     device, dtype = reading.text(placed, "device"), reading.text(placed, "dtype")
-    key = reading.text(placed, "key")
+    key, web = reading.text(placed, "key"), reading.mapping(placed, "web")
+    adapter = reading.optional_text(web, "adapter_kind")
     return {
         "key": key,
         "model_name": model or model_of(key, device),
         "device": device,
-        "backend": _hardware(reading.optional_text(placed, "backend"), device),
+        "ran_on": f"{place_name(device, adapter)} {dtype}",
+        "backend": _hardware(reading.optional_text(placed, "backend"), device, adapter),
+        "adapter": adapter,
         "dtype": dtype,
         "weights": reading.text(placed, "weights"),
         "memory_mb": reading.megabytes(placed, "memory_usage"),
@@ -124,10 +130,11 @@ def _placement(placed: Json, model: str | None) -> Tidy:
     }
 
 
-def _hardware(backend: str | None, device: str) -> str:
-    """Return under which hardware a result counts; a simulation is never the hardware itself."""
+def _hardware(backend: str | None, device: str, adapter: str | None) -> str:
+    """Return under which hardware a result counts: what stands in for it is never itself."""
     name, _, index = device.partition(":")
-    return f"{backend or name} (simulated)" if index == "simulation" else backend or name
+    stand_in = "simulated" if index == "simulation" else adapter
+    return f"{backend or name} ({stand_in})" if stand_in in STAND_INS else backend or name
 
 
 def skip_reasons(run: Tidy) -> list[tuple[int, str]]:

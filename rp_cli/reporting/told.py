@@ -30,7 +30,7 @@ def run_rows(run: Tidy) -> Iterator[tuple[str, ...]]:
             file["name"],
             file["status"],
             _passed(file["tests"]),
-            joined(f"{one['device']} {one['dtype']}" for one in placed),
+            joined(one["ran_on"] for one in placed),
             joined(one["weights"] for one in placed),
             _seconds(file["seconds"]),
             UNKNOWN if file["peak_mb"] is None else size_label(file["peak_mb"]),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rp_cli.text import one_line
+from rp_cli.text import one_line, place_name
 
 _ORDER = ("passed", "failed", "error", "skipped")
 
@@ -35,8 +35,12 @@ def _ran_on(result: Mapping[str, Any]) -> str:
     models = result["pool"].get("models", [])
     if not models:
         return ""
-    places = _all(f"{model.get('device')} {model.get('dtype')}" for model in models)
+    places = _all(f"{_place(model)} {model.get('dtype')}" for model in models)
     return f" on {places}, {_all(str(model.get('weights')) for model in models)} weights"
+
+
+def _place(model: Mapping[str, Any]) -> str:
+    return place_name(str(model.get("device")), (model.get("web") or {}).get("adapter_kind"))
 
 
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from rp_cli.reporting.matrix import matrix
 from rp_cli.reporting.memory import memory_points
 from rp_cli.reporting.runs import failures_of, method, model_of, tidy_run
 from rp_cli.reporting.summary import summarise
+from rp_cli.reporting.told import run_rows
 
 
 def run(make, files, number=1, **more):
@@ -66,6 +67,14 @@ class TestMatrix:
         tests = [make.test("test_webgpu_agrees_with_cpu_float32")]
         compared = make.file("m", make.placement("m"), simulated, tests=tests)
         assert matrix([run(make, [compared])])["hardware"] == ["cpu", "webgpu (simulated)"]
+
+    def test_an_emulated_gpu_is_never_a_gpu(self, make):
+        emulated = make.placement("m", "webgpu:0", web={"adapter_kind": "software"})
+        real = make.placement("m", "webgpu:0", web={"adapter_kind": "hardware"})
+        runs = [run(make, [make.file("m", real)], 2), run(make, [make.file("m", emulated)])]
+        assert matrix(runs)["hardware"] == ["webgpu", "webgpu (software)"]
+        ran = [row[3] for one in runs for row in run_rows(one)]
+        assert ran == ["webgpu:0 (hardware) float32", "webgpu:0 (software) float32"]
 
     def test_a_file_that_broke_before_it_loaded_was_nowhere(self, make):
         file = make.file("m", status="crashed", error="killed", pool={})
