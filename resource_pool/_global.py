@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
+from typing import Any
 
+from resource_pool._events import Event
 from resource_pool._pool import ResourcePool
 
 _global_pool: ResourcePool | None = None
@@ -24,6 +27,11 @@ def get_global_resource_pool() -> ResourcePool:
         else:
             _global_pool._read_environment()
         return _global_pool
+
+
+def note_placement(key: str, reason: str, numbers: Mapping[str, Any]) -> None:
+    """Note in that pool's record what was placed beside it; the numbers are those of "place"."""
+    get_global_resource_pool()._log.add(Event("place", key, reason, numbers))
 
 
 def _after_fork() -> None:

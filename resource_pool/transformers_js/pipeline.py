@@ -9,6 +9,7 @@ import unittest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resource_pool._global import note_placement
 from resource_pool.devices import browser
 from resource_pool.devices.browser_runtime import PIPELINES, require_runtime
 from resource_pool.devices.browser_session import BrowserSession
@@ -84,6 +85,23 @@ class Pipeline:
         self._offer(Path(self._folder.name))
         self.dispatches = 0
         self.facts: dict[str, Any] = session.call("load", {})
+        self._record()
+
+    def _record(self) -> None:
+        """Note in the pool's record what runs where; the pool itself has no part in it."""
+        name, device, dtype = self._weights.model_name, "webgpu:0", "float32"
+        note_placement(
+            f"transformers.js:{name}:{device}:{dtype}",
+            f"the {self.task} pipeline of transformers.js {self.facts['version']}",
+            {
+                "device": device,
+                "dtype": dtype,
+                "backend": "webgpu",
+                "weights": self._weights.kind,
+                "memory_usage": self._session.memory(),
+                "web": {"browser": self._session.program.name, "adapter_kind": self._kind},
+            },
+        )
 
     def run(self) -> list[Any]:
         """Return what the page answers: numbers, or (label, score) pairs."""

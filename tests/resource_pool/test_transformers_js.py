@@ -11,7 +11,7 @@ import pytest
 
 from hardware_detection.testing import fake_report, use_report
 from model_family_classifier import classify_model
-from resource_pool import transformers_js
+from resource_pool import get_global_resource_pool, transformers_js
 from resource_pool.transformers_js import tasks
 from resource_pool.weights import locate_weights
 from rp_cli.codegen.plan import make_plan
@@ -53,6 +53,11 @@ def test_a_generated_test_passes_in_a_browser(chromium, browser_report, tmp_path
     assert "Pipeline image-classification: transformers.js 4." in said
     assert "webgpu on Chromium" in said
     assert "Weights: tiny" in said
+    placed = [e for e in get_global_resource_pool().events() if "transformers.js" in e.key]
+    told = placed[-1].numbers
+    assert (told["device"], told["dtype"], told["weights"]) == ("webgpu:0", "float32", "tiny")
+    assert told["web"]["adapter_kind"] in ("software", "hardware", "unknown")
+    assert told["memory_usage"] > 2**20
 
 
 def test_texts_agree_and_another_model_than_in_the_browser_is_found(
