@@ -152,7 +152,12 @@ class BrowserSession:
                 "load the model again, or on device='cpu'."
             ) from None
         except _JobError as error:
-            raise UnsupportedOperationError(f"In the browser: {error}.") from None
+            raise UnsupportedOperationError(f"In the browser: {error}{self._remedy()}.") from None
+
+    def _remedy(self) -> str:
+        if self._running.process is None or self._running.process.is_running():
+            return ""
+        return "; it has ended: clear() drops its models, move_model_to_device brings one back"
 
 
 class _JobError(Exception):

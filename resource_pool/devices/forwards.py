@@ -7,11 +7,13 @@ arguments, runs in another engine, and answers with the output types of the orig
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import logging
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from resource_pool.devices import modules
@@ -46,6 +48,8 @@ class Forward:
         self._model = weakref.ref(model)
         self._lock = threading.Lock()
         self._converted: dict[Hashable, Computation] = {}
+        self._parameters = tuple(model.parameters())
+        self._marks = _marks(self._parameters)
         # What generate() and the caller's tools read, as if it were the method itself.
         self.__signature__ = inspect.signature(functools.partial(type(model).forward, model))
         self.__name__ = "forward"
@@ -75,7 +79,8 @@ class Forward:
 
         Raises:
             UnsupportedOperationError: an argument that cannot be passed there, a conversion that
-                fails, or a model in training mode.
+                fails, a model in training mode, or one whose weights have changed.
+            Exception: what torch raises for these arguments, where there is nothing to convert.
         """
         import torch
 
@@ -83,6 +88,7 @@ class Forward:
         if torch.jit.is_tracing():  # a larger model that is being converted calls this part of it
             return type(model).forward(model, *args, **options)
         inputs = Inputs(self._given(args, options), self.title)
+        self._refuse_changed_weights()
         with self._lock:
             kind = self.kind(inputs)
             if kind not in self._converted:
@@ -110,7 +116,48 @@ class Forward:
             raise UnsupportedOperationError(
                 f"{self.title} computes inference only; call model.eval() first."
             )
-        return self.convert(model, inputs)
+        try:
+            with _quiet():
+                return self.convert(model, inputs)
+        except UnsupportedOperationError:
+            _try_on_torch(model, inputs)
+            raise
+
+    def _refuse_changed_weights(self) -> None:
+        if _marks(self._parameters) != self._marks:
+            raise UnsupportedOperationError(
+                f"{self.title} computes with the weights that the model had when it was placed, "
+                "and they have changed since: move it to the CPU with move_model_to_device, "
+                "change it there, and move it back."
+            )
+
+
+def _marks(parameters: Sequence[Any]) -> list[tuple[int, int]] | None:
+    """Return what tells whether weights change: see ``survey.Marks``; None where nothing does."""
+    try:
+        return [(one._version, one.data_ptr()) for one in parameters]
+    except RuntimeError:  # tensors of inference mode count no versions
+        return None
+
+
+def _try_on_torch(model: Any, inputs: Inputs) -> None:
+    """Raise what torch does where the arguments, and not the engine, are at fault."""
+    import torch
+
+    with torch.no_grad():
+        type(model).forward(model, **inputs.rebuilt(inputs.tensors))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what transformers says while a tracer reads every attribute of a model."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def placement(model: Any) -> Forward | None:

@@ -198,6 +198,29 @@ def test_what_it_cannot_do_is_an_error_and_never_a_wrong_answer(shared):
     assert len(model(**inputs, output_hidden_states=True).hidden_states) > 1
 
 
+def test_weights_that_changed_since_are_an_error_until_it_is_placed_again(pool):
+    model = pool.get_model("embedding", "bert", lambda: load("bert", "AutoModel"), OPENVINO)
+    inputs = example_inputs(model, batch=1)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight.mul_(3.0)
+    with pytest.raises(UnsupportedOperationError, match="changed since"):
+        model(**inputs)
+    pool.move_model_to_device("embedding", "bert", "cpu")
+    expected = model(**inputs).last_hidden_state
+    pool.move_model_to_device("embedding", "bert", "openvino")
+    torch.testing.assert_close(model(**inputs).last_hidden_state, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", ["hello", torch.tensor([[10**6]])], ids=["text", "no such token"])
+def test_arguments_that_torch_does_not_take_raise_what_they_do_there(shared, wrong):
+    model = shared.get_model("embedding", "bert", None, OPENVINO)
+    with pytest.raises((AttributeError, IndexError)) as on_torch:
+        type(model).forward(model, input_ids=wrong, output_attentions=True)
+    with pytest.raises(type(on_torch.value)) as here:
+        model(input_ids=wrong, output_attentions=True)
+    assert str(here.value) == str(on_torch.value)
+
+
 def test_threads_share_it(shared):
     model = shared.get_model("embedding", "bert", None, OPENVINO)
     batches = [example_inputs(model, batch=1, seed=seed) for seed in range(8)]
