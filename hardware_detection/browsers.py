@@ -57,12 +57,12 @@ class Places(Protocol):
 def find_browsers(machine: Places) -> tuple[Browser, ...]:
     """Return the installed browsers, each once, in the order of the tables above.
 
-    RP_BROWSER names the only one; a path that is not there is returned all the same, so that
-    starting it says what is wrong.
+    RP_BROWSER names the only one, by its path or as it is called on PATH.
     """
     chosen = machine.environ.get(BROWSER_VARIABLE)
     if chosen:
-        return (Browser(PurePath(chosen).name, chosen),)
+        path = machine.which(chosen) or (chosen if machine.exists(chosen) else None)
+        return (Browser(PurePath(chosen).name, path),) if path else ()
     found: dict[str, Browser] = {}
     for name, path in _candidates(machine):
         # Distributions install one browser under several names.

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from hardware_detection.answers import Answer, ProofError, ask
-from hardware_detection.browsers import Browser, find_browsers
+from hardware_detection.browsers import BROWSER_VARIABLE, Browser, find_browsers
 from hardware_detection.environment import is_on
 from hardware_detection.machine import Machine
 from hardware_detection.names import WEBGPU
@@ -67,9 +67,16 @@ def _probe(machine: Machine, name: str) -> ProbeResult:
         return ProbeResult(name, "absent", reason)
     browsers = find_browsers(machine)
     if not browsers:
-        reason = "no Chromium, Chrome, Edge or Brave is installed; install one, or set RP_BROWSER"
-        return ProbeResult(name, "absent", reason)
+        return ProbeResult(name, "absent", _why_none(machine.environ.get(BROWSER_VARIABLE)))
     return judge(name, list(_trials(machine, name, browsers)))
+
+
+def _why_none(chosen: str | None) -> str:
+    if chosen:
+        return f"{BROWSER_VARIABLE} names {chosen}, which is not there; correct or unset it"
+    return (
+        f"no Chromium, Chrome, Edge or Brave is installed; install one, or set {BROWSER_VARIABLE}"
+    )
 
 
 def _trials(machine: Machine, name: str, browsers: Sequence[Browser]) -> Iterator[Trial]:

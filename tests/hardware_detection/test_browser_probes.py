@@ -89,9 +89,16 @@ class TestSearch:
 
     def test_the_variable_names_the_only_one(self, fake: Any) -> None:
         machine = fake.machine(
-            environ={"RP_BROWSER": "/opt/c/headless_shell"}, programs={"chromium": None}
+            environ={"RP_BROWSER": "/opt/c/headless_shell"},
+            programs={"chromium": None},
+            files={"/opt/c/headless_shell": ""},
         )
         assert find_browsers(machine) == (Browser("headless_shell", "/opt/c/headless_shell"),)
+
+    def test_the_variable_may_be_a_name_on_the_path(self, fake: Any) -> None:
+        machine = fake.machine(environ={"RP_BROWSER": "chromium"}, programs={"chromium": None})
+        (found,) = find_browsers(machine)
+        assert (found.name, found.path) == ("chromium", machine.which("chromium"))
 
 
 class TestVerdicts:
@@ -109,6 +116,11 @@ class TestVerdicts:
         result = probe(fake, programs={})
         assert result.status == "absent"
         assert "RP_BROWSER" in result.reason
+
+    def test_with_a_browser_that_is_not_there(self, fake: Any) -> None:
+        result = probe(fake, environ={"RP_BROWSER": "/nowhere/chromium"})
+        assert result.status == "absent"
+        assert result.reason.startswith("RP_BROWSER names /nowhere/chromium, which is not there")
 
     def test_a_gpu_without_flags(self, fake: Any) -> None:
         result = probe(fake, proofs={PLAIN: computed(), FLAGS: computed()})
@@ -341,8 +353,8 @@ class TestRealChildren:
         machine = real("/nowhere/chromium", monkeypatch)
         monkeypatch.setattr(machine, "has_package", lambda name: True)
         result = importlib.import_module(PROBES["webgpu"]).probe(machine)
-        assert result.status == "error"
-        assert "/nowhere/chromium" in result.reason
+        assert result.status == "absent"
+        assert "RP_BROWSER names /nowhere/chromium" in result.reason
 
 
 needs_playwright = pytest.mark.skipif(

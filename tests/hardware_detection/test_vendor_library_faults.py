@@ -55,7 +55,7 @@ class Here(Machine):
         self.environ = {"RP_BROWSER": "/nowhere/chromium"}
 
     def exists(self, path: str) -> bool:
-        return path in self.files
+        return path in self.files or path in self.environ.values()
 
     def read_text(self, path: str) -> str | None:
         return self.files.get(path)
