@@ -98,7 +98,7 @@ def test_a_preferred_index_out_of_range_is_the_best_other_index_and_logged(caplo
     wish = {"priority_list": ["cuda", "cpu"], "preferred_index": 5}
     assert machine.pool().get_model("vision", "m", machine.loader(1), wish).device == "cuda:1"
     assert fallbacks(caplog) == [
-        "vision:m goes to cuda:1: cuda:5 is not there or has no room; cuda:1 is taken"
+        "vision:m goes to cuda:1: cuda:5 is not used: there are 2 cuda devices, numbered from 0"
     ]
 
 
