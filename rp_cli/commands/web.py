@@ -10,6 +10,7 @@ import typer
 
 from rp_cli.errors import ExitCode
 from rp_cli.output import print_json, say, working
+from rp_cli.runner.stopping import ended_cleanly
 
 command = typer.Typer(
     name="web",
@@ -77,7 +78,8 @@ def check(
     """
     from rp_cli.checking.web import FAILS, MISSING, check_model
 
-    with working(f"Trying {model} on {provider.value}"):
+    cleanly = ended_cleanly(ExitCode.TERMINATED)  # a browser, and what it was served, goes too
+    with cleanly, working(f"Trying {model} on {provider.value}"):
         found = check_model(model, provider.value, optimized=optimized)
     if as_json:
         print_json(found)

@@ -45,6 +45,7 @@ def run_side_by_side(
         KeyboardInterrupt: ``stop`` said so.
     """
     record["not_run"] = list(map(str, files))
+    wishes = replace(wishes, environment=_with_scratch(wishes))
     fleet = Fleet(wishes.environment)
     try:
         tasks, gpus = _read(files, wishes, fleet)
@@ -60,6 +61,13 @@ def run_side_by_side(
         record["shared_models"] = fleet.loaded
         record["notes"] += fleet.notes
         fleet.end()
+
+
+def _with_scratch(wishes: Wishes) -> dict[str, str]:
+    """Return the environment with a folder for what a file that is killed would leave behind."""
+    scratch = wishes.folder / "scratch"
+    scratch.mkdir()
+    return {**wishes.environment, "TMPDIR": str(scratch)}
 
 
 def _read(

@@ -6,7 +6,10 @@ child, or into the middle of writing a record. A note cannot.
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -39,3 +42,21 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.noted = self.noted or signal.Signals(number).name
+
+
+@contextlib.contextmanager
+def ended_cleanly(code: int) -> Iterator[None]:
+    """Inside, SIGTERM ends the program with this exit code, and with all its clean-up."""
+
+    def end(*_: object) -> None:
+        sys.exit(code)
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -284,6 +285,19 @@ def test_what_was_done_survives_a_kill(stopped_run):
     (record,) = Store().last("run", 5)
     assert record["interrupted"]
     assert [Path(result["path"]).name for result in record["files"]] == ["test_a.py"]
+
+
+def test_a_command_that_is_terminated_cleans_up(tmp_path):
+    source = """
+import os, signal, sys, tempfile
+from rp_cli.runner.stopping import ended_cleanly
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+with ended_cleanly(143), tempfile.TemporaryDirectory(dir=sys.argv[1]):
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", source, str(tmp_path)], check=False)
+    assert done.returncode == ExitCode.TERMINATED == 143
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ignored_signals_stay_ignored():

@@ -207,6 +207,19 @@ def test_without_a_folder_for_temporary_files_the_way_out_is_told(run, monkeypat
         run({"test_a": PASSES})
 
 
+def test_what_a_file_that_is_killed_leaves_in_the_temporary_folder_goes(run, tmp_path):
+    told = tmp_path / "folder"
+    dies = doing(
+        "import os, pathlib, signal, tempfile",
+        "folder = tempfile.mkdtemp()",
+        "pathlib.Path(folder, 'weights').write_bytes(bytes(1000))",
+        f"pathlib.Path({str(told)!r}).write_text(folder)",
+        "os.kill(os.getpid(), signal.SIGKILL)",
+    )
+    run({"test_a": dies})
+    assert not Path(told.read_text()).exists()
+
+
 def test_a_stop_kills_what_runs_and_keeps_what_ran(run, tmp_path):
     pid = tmp_path / "pid"
     hangs = doing(
