@@ -42,7 +42,7 @@ ARCHITECTURES = (
     architecture("t5-small", "text mask seq2seq causal cache generates tied"),
     architecture("google/vit-base-patch16-224", "images"),
     architecture("microsoft/resnet-50", "images batchnorm"),
-    architecture("openai/whisper-tiny", "sounds seq2seq causal cache positions tied"),
+    architecture("openai/whisper-tiny", "sounds seq2seq causal cache positions generates tied"),
     architecture("facebook/wav2vec2-base-960h", "sounds"),
     architecture("openai/clip-vit-base-patch32", "text images pooled"),
     architecture("llava-hf/llava-1.5-7b-hf", f"{_DECODER} images"),
