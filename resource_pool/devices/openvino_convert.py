@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from resource_pool.errors import UnsupportedOperationError
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _DTYPES = {hint: dtype for dtype, hint in _HINTS.items()}
 _PRECISION = "INFERENCE_PRECISION_HINT"
+_TELEMETRY = "openvino_telemetry"
 _OPERATIONS = re.compile(
     r"(?:No conversion rule found for operations|Conversion is failed for): ([^\n]+)"
 )
@@ -55,9 +57,9 @@ class Compiled:
 
 def _converted(flat: Any, example: tuple[Any, ...]) -> Any:
     """Return OpenVINO's form of a module, traced with example inputs."""
-    import openvino
     import torch
 
+    openvino = _openvino()
     try:
         with torch.no_grad(), _root_logger_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's, about Python values that it keeps
@@ -134,9 +136,26 @@ def _computes_in(compiled: Any, dtype: str) -> str:
 
 @functools.cache
 def _core() -> Any:
-    import openvino
+    return _openvino().Core()
 
-    return openvino.Core()
+
+def _openvino() -> Any:
+    """Import OpenVINO without its telemetry, which nobody here was asked about.
+
+    It sends over the network what is converted, and at the end of a process waits a second for an
+    answer. OpenVINO does without it where it is not installed, and what is None is not. Whoever has
+    imported OpenVINO before has it as they wish.
+    """
+    absent = object()
+    before = sys.modules.get(_TELEMETRY, absent)
+    if before is absent:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if before is absent:
+            del sys.modules[_TELEMETRY]
+    return openvino
 
 
 @functools.cache

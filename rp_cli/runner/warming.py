@@ -60,6 +60,9 @@ def _import_from_transformers(classes: list[str], types: list[str]) -> None:
         for mapping in _mappings_of(classes):
             with contextlib.suppress(Exception):
                 mapping[transformers.CONFIG_MAPPING[model_type]]
+    with contextlib.suppress(Exception):
+        # A table of a thousand patterns, which the first load of a process builds.
+        transformers.conversion_mapping.get_checkpoint_conversion_mapping("bert")
 
 
 def _mappings_of(classes: list[str]) -> list[Any]:

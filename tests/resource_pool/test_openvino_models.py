@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -307,6 +309,18 @@ def test_another_answer_than_torchs_is_refused(pool, monkeypatch):
     monkeypatch.setattr(openvino.Compiled, "__call__", wrong)
     with pytest.raises(UnsupportedOperationError, match="something else than torch"):
         openvino.place(load("bert", "AutoModel"), "openvino", None)
+
+
+def test_nothing_is_told_to_openvinos_telemetry():
+    source = """
+import sys
+from resource_pool.devices.openvino_convert import _openvino
+_openvino()
+import openvino.tools.ovc.telemetry_utils as used
+assert used.tm.__name__ == "openvino.tools.ovc.telemetry_stub", used.tm
+assert "openvino_telemetry" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", source], check=True)
 
 
 def test_saving_saves_the_model_itself(shared, tmp_path):
