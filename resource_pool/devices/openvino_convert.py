@@ -59,7 +59,7 @@ def _converted(flat: Any, example: tuple[Any, ...]) -> Any:
     """Return OpenVINO's form of a module, traced with example inputs."""
     import torch
 
-    openvino = _openvino()
+    openvino = import_openvino()
     try:
         with torch.no_grad(), _root_logger_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's, about Python values that it keeps
@@ -136,10 +136,10 @@ def _computes_in(compiled: Any, dtype: str) -> str:
 
 @functools.cache
 def _core() -> Any:
-    return _openvino().Core()
+    return import_openvino().Core()
 
 
-def _openvino() -> Any:
+def import_openvino() -> Any:
     """Import OpenVINO without its telemetry, which nobody here was asked about.
 
     It sends over the network what is converted, and at the end of a process waits a second for an

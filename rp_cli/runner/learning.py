@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hardware_detection.names import OPENVINO
 from rp_cli.runner.constructing import Scope, first_name, model_plans
 
 _MOST_BYTES = 1 << 21
@@ -100,6 +101,7 @@ def _facts(tree: ast.Module, file: Path) -> Facts:
         imports=(
             *(name for name in _SHARED_IMPORTS if name in shared | {style}),
             *sorted(one for one in scope.imported.values() if one.startswith("resource_pool.")),
+            *((OPENVINO,) if "resource_pool" in packages and _names(scope, OPENVINO) else ()),
         ),
         classes=tuple(sorted(_transformers_names(scope))),
         types=tuple(sorted({one for one in types if isinstance(one, str)})),
@@ -121,6 +123,11 @@ def _plans(scope: Scope, preferences: Any) -> Iterator[ModelPlan]:
         if key not in seen:
             seen.add(key)
             yield plan
+
+
+def _names(scope: Scope, word: str) -> bool:
+    """Whether a text in the file is this very word."""
+    return any(isinstance(node, ast.Constant) and node.value == word for node in scope.nodes)
 
 
 def _transformers_names(scope: Scope) -> Iterator[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
+from hardware_detection.names import OPENVINO
 from rp_cli.runner.constructing import Located
 
 
@@ -33,6 +34,9 @@ def import_all(wanted: Mapping[str, Any]) -> str:
 
 def _import(name: str) -> None:
     """Import a package; or what is named of ours, a module or something in a module."""
+    if name == OPENVINO:
+        _import_openvino()
+        return
     package, _, part = name.rpartition(".")
     if package:
         with contextlib.suppress(ImportError):
@@ -41,6 +45,17 @@ def _import(name: str) -> None:
         getattr(importlib.import_module(package), part, None)
     else:
         importlib.import_module(name)
+
+
+def _import_openvino() -> None:
+    """Import it, and what converts models, as the pool does: where it is installed."""
+    if importlib.util.find_spec("openvino") is None:
+        return
+    from resource_pool.devices.openvino_convert import import_openvino
+
+    import_openvino()
+    with contextlib.suppress(ImportError):
+        importlib.import_module("openvino.frontend.pytorch")
 
 
 def set_threads(count: int) -> None:

@@ -314,8 +314,8 @@ def test_another_answer_than_torchs_is_refused(pool, monkeypatch):
 def test_nothing_is_told_to_openvinos_telemetry():
     source = """
 import sys
-from resource_pool.devices.openvino_convert import _openvino
-_openvino()
+from resource_pool.devices.openvino_convert import import_openvino
+import_openvino()
 import openvino.tools.ovc.telemetry_utils as used
 assert used.tm.__name__ == "openvino.tools.ovc.telemetry_stub", used.tm
 assert "openvino_telemetry" not in sys.modules
