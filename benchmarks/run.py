@@ -1,9 +1,9 @@
-"""How long ten test files take, and what memory: four ways, in one run.
+"""How long test files take, and what memory: four ways, in one run.
 
-    python benchmarks/run.py [--only bert|twins] [--files 10] [--rounds 1] [--json FILE]
+    python benchmarks/run.py [--only bert|twins] [--files N] [--rounds 1] [--json FILE]
 
-First, each file gets a BERT of the base size (110 million parameters, random, made here on this
-disk) from the pool and runs three tests on it; then the files are generated ones of ten models of
+First, each of ten files gets a BERT of the base size (110 million parameters, random, made here on this
+disk) from the pool and runs three tests on it; then the files are generated ones of twenty models of
 the embedding family, each on its tiny twin. They are run
 
 - as ``python FILE``, one after the other;
@@ -40,6 +40,10 @@ TWINS = (
     "bert-base-uncased", "bert-large-uncased", "roberta-base", "distilbert-base-uncased",
     "albert-base-v2", "google/electra-small-discriminator", "microsoft/mpnet-base",
     "xlm-roberta-base", "camembert-base", "microsoft/deberta-v3-base",
+    "sentence-transformers/all-MiniLM-L6-v2", "answerdotai/ModernBERT-base", "roberta-large",
+    "nghuyong/ernie-2.0-base-en", "google/rembert", "junnyu/roformer_chinese_base",
+    "facebook/esm2_t6_8M_UR50D", "distilroberta-base", "BAAI/bge-small-en-v1.5",
+    "intfloat/multilingual-e5-small",
 )  # fmt: skip
 SOURCE = '''\
 """Test {number} of a BERT of the base size."""
@@ -217,22 +221,25 @@ def of_part(part: str, count: int, rounds: int) -> dict[str, Figures]:
         shutil.rmtree(folder)
 
 
-PARTS = {"bert": "{} files of a BERT-base", "twins": "{} generated files"}
+# What the files are, and how many of them.
+PARTS = {"bert": ("{} files of a BERT-base", 10), "twins": ("{} generated files", len(TWINS))}
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=list(PARTS))
-    parser.add_argument("--files", type=int, default=10)
+    parser.add_argument("--files", type=int, help="of each kind; otherwise 10 and 20")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, medians of {options.rounds} rounds")
     found = {}
     for part in [options.only] if options.only else PARTS:
-        figures = of_part(part, options.files, options.rounds)
-        show(PARTS[part].format(options.files), figures)
+        title, count = PARTS[part]
+        count = options.files or count
+        figures = of_part(part, count, options.rounds)
+        show(title.format(count), figures)
         found[part] = {name: row._asdict() for name, row in figures.items()}
     if options.json:
         facts = {"machine": platform.platform(), "python": platform.python_version()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
 import re
 import sys
@@ -64,7 +65,7 @@ def _converted(flat: Any, example: tuple[Any, ...]) -> Any:
         with torch.no_grad(), _root_logger_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's, about Python values that it keeps
             model = openvino.convert_model(
-                flat, example_input=example, extension=[_diff_extension()]
+                _traced(flat, example), example_input=example, extension=[_diff_extension()]
             )
     except Exception as error:
         found = _OPERATIONS.findall(str(error))
@@ -72,6 +73,20 @@ def _converted(flat: Any, example: tuple[Any, ...]) -> Any:
         raise UnsupportedOperationError(f"OpenVINO cannot convert the model: {what}.") from error
     _let_blind_positions_be_zero(model)
     return model
+
+
+def _traced(flat: Any, example: tuple[Any, ...]) -> Any:
+    """Return a module traced once, and not a second time for comparison: we compare ourselves.
+
+    OpenVINO before 2025 traces the module itself.
+    """
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    if "trace_kwargs" not in inspect.signature(TorchScriptPythonDecoder.__init__).parameters:
+        return flat
+    return TorchScriptPythonDecoder(
+        flat, example_input=example, trace_kwargs={"check_trace": False}
+    )
 
 
 @contextlib.contextmanager
