@@ -2,9 +2,9 @@
 
     python benchmarks/run.py [--only bert|twins] [--files N] [--rounds 1] [--json FILE]
 
-First, each of ten files gets a BERT of the base size (110 million parameters, random, made here on this
-disk) from the pool and runs three tests on it; then the files are generated ones of twenty models of
-the embedding family, each on its tiny twin. They are run
+First, each of ten files gets a BERT of the base size (110 million parameters, random, made here on
+this disk) from the pool and runs three tests on it; then the files are generated ones of twenty
+models of the embedding family, each on its tiny twin. They are run
 
 - as ``python FILE``, one after the other;
 - with ``pytest`` in one process, which shares the pool and isolates nothing;
