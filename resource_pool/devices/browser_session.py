@@ -128,6 +128,8 @@ class BrowserSession:
             )
         job = _Job(function, argument, Future())
         self._jobs.put(job)
+        if self._running.ended.is_set():
+            _refuse(self._jobs)
         return self._wait(job.done, self._deadline, function)
 
     def memory(self) -> int:
@@ -174,6 +176,7 @@ class _Running:
         self._jobs = jobs
         self._owner = os.getpid()
         self.thread = threading.Thread()
+        self.ended = threading.Event()  # its thread takes no more jobs
         self.process: Any = None
 
     def processes(self) -> Sequence[Any]:
@@ -239,16 +242,26 @@ def _serve(
     finally:
         server.close()
         folder.cleanup()
+        # In this order: a job that comes after the refusal finds the event set.
+        running.ended.set()
+        _refuse(jobs)
 
 
 def _work(page: Any, jobs: queue.SimpleQueue[_Job | None]) -> None:
-    from playwright.sync_api import Error
-
     while (job := jobs.get()) is not None:
         try:
             job.done.set_result(page.evaluate(f"rp.{job.function}", dict(job.argument)))
-        except Error as error:
+        except Exception as error:  # Playwright's, or what its own process died of
             job.done.set_exception(_JobError(_first_line(error)))
+
+
+def _refuse(jobs: queue.SimpleQueue[_Job | None]) -> None:
+    """Answer what came too late for the browser's thread."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            job = jobs.get_nowait()
+            if job is not None:
+                job.done.set_exception(_JobError("it has ended"))
 
 
 def _open(browser: Any, url: str) -> Any:

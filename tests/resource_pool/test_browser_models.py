@@ -133,6 +133,9 @@ def test_in_int8_too_lost_gpus_and_killed_browsers_are_errors_and_not_hangs(webg
     forwards.placement(model).engine._session.kill()
     with pytest.raises(UnsupportedOperationError, match=r"browser.*closed"):
         model(**inputs)
+    forwards.placement(model).engine._session.close()
+    with pytest.raises(UnsupportedOperationError, match="it has ended"):
+        model(**inputs)
     assert torch.is_tensor(type(model).forward(model, **inputs)[0])  # torch still does
 
 
