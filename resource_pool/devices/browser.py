@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -17,17 +16,11 @@ from resource_pool._hardware import detect
 from resource_pool.devices import forwards, modules
 from resource_pool.devices.browser_runtime import require_runtime
 from resource_pool.devices.browser_session import BrowserSession, Program
-from resource_pool.devices.flat import (
-    Inputs,
-    as_array,
-    correlation,
-    difference,
-    without_masked,
-)
-from resource_pool.devices.onnx_export import Exported, changing_axes
-from resource_pool.devices.onnx_precision import CORRELATIONS, TOLERANCES
+from resource_pool.devices.comparing import LIMITS, compare
+from resource_pool.devices.flat import Inputs, as_array, without_masked
+from resource_pool.devices.onnx_export import Exported
 from resource_pool.devices.web_engines import BrowserEngine, Engine, Run, SimulatedEngine
-from resource_pool.errors import UnsupportedOperationError, WrongResultError
+from resource_pool.errors import UnsupportedOperationError
 
 logger = logging.getLogger("resource_pool")
 
@@ -69,7 +62,7 @@ def place(model: Any, device: str, dtype: str | None = None) -> None:
     if modules.elsewhere(model, "cpu"):
         model.to("cpu")
     modules.cast(model, "float32")
-    forwards.attach(model, _compared(model, device, dtype or "float32", inputs))
+    forwards.attach(model, _compared(model, device, dtype or "float32", inputs), inputs[0])
 
 
 def _compared(
@@ -134,6 +127,8 @@ def proved(backend: str, index: int) -> tuple[Program, str]:
     for device in details.get("devices", ()):
         for browser in details.get("browsers", ()):
             same = (browser["name"], browser["flags"]) == (device["browser"], device["flags"])
+            # Stable and unstable have one name; a cache of an older rp has no path there.
+            same &= device.get("browser_path") in (None, browser["path"])
             if device["index"] == index and device.get("dtypes") and same:
                 return _program(browser), device["adapter"]
     reason = str(details.get("reason") or "it was not asked").rstrip(".")
@@ -165,20 +160,19 @@ class WebForward(forwards.Forward):
     def __init__(self, model: Any, engine: Engine, device: str, dtype: str = "float32") -> None:
         super().__init__(model, device if ":" in device else f"{device}:0", dtype)
         self.engine = engine
-        self.tolerance = TOLERANCES[dtype]
+        self.tolerance = LIMITS[dtype].difference
         self.backend = self.device if engine.simulated else engine.provider
         self.difference = 0.0
         self.exports: dict[Hashable, Exported] = {}
 
     def kind(self, inputs: Inputs) -> Hashable:
         """WebNN's graphs are built for the very sizes; others serve any in the changing ones."""
-        if self.engine.provider == "webnn":
-            return inputs.signature, _sizes(inputs.tensors)
-        return self._traced_kind(inputs)
+        fixed = self.engine.provider == "webnn"
+        return (inputs.signature, inputs.sizes) if fixed else inputs.traced_kind
 
     def convert(self, model: Any, inputs: Inputs) -> forwards.Computation:
         """Export the forward, unless that was done for other sizes, and load it there."""
-        kind = self._traced_kind(inputs)
+        kind = inputs.traced_kind
         exported = self.exports.get(kind)
         if exported is None:
             path = self.engine.folder / f"model-{id(self)}-{len(self.exports)}.onnx"
@@ -187,7 +181,17 @@ class WebForward(forwards.Forward):
             name: inputs.tensors[index].shape[axis] for (index, axis), name in exported.axes.items()
         }
         run = self.engine.load(exported, sizes)
-        return _Computation(self, model, inputs, exported, run)
+        return _Computation(exported, run)
+
+    def compare(self, expected: Any, output: Any, inputs: Inputs) -> None:
+        """Hold an answer against torch's; what smaller files have where a mask is, is nobody's."""
+        if self.dtype != "float32":
+            changing = self.exports[inputs.traced_kind].graph.changing
+            given = inputs.rebuilt(inputs.tensors)
+            expected, output = (without_masked(one, given, changing) for one in (expected, output))
+        about = f"for inputs of {inputs.sizes}, in {self.dtype}"
+        found = compare(expected, output, LIMITS[self.dtype], self.device, about)
+        self.difference = max(self.difference, found)
 
     def for_part(self, part: Any) -> WebForward:
         """Let a part run in the same browser."""
@@ -237,68 +241,14 @@ class WebForward(forwards.Forward):
             f"from torch by {self.difference:.2g} of the greatest value, {self.tolerance:g} passes."
         )
 
-    def _traced_kind(self, inputs: Inputs) -> Hashable:
-        changing = set(changing_axes(inputs))
-        fixed = tuple(
-            size
-            for index, tensor in enumerate(inputs.tensors)
-            for axis, size in enumerate(tensor.shape)
-            if (index, axis) not in changing
-        )
-        return inputs.signature, fixed
-
 
 class _Computation:
-    """One exported forward, loaded; compares with torch whenever the sizes are new."""
+    """One exported forward, loaded."""
 
-    def __init__(
-        self, forward: WebForward, model: Any, inputs: Inputs, exported: Exported, run: Run
-    ) -> None:
-        # Weakly: the model refers to the forward, and the forward to this.
-        self._forward, self._model = weakref.ref(forward), weakref.ref(model)
-        self._inputs, self._exported, self._run = inputs, exported, run
-        self._compared: set[Hashable] = set()
+    def __init__(self, exported: Exported, run: Run) -> None:
+        self._exported, self._run = exported, run
 
     def __call__(self, tensors: Sequence[Any]) -> Any:
         named = zip(self._exported.inputs, tensors, strict=True)
         arrays = {name: as_array(tensor) for name, tensor in named if name is not None}
-        output = self._exported.outputs.rebuilt(self._run(arrays))
-        sizes = _sizes(tensors)
-        if sizes not in self._compared:
-            self._compare(tensors, output)
-            self._compared.add(sizes)
-        return output
-
-    def _compare(self, tensors: Sequence[Any], output: Any) -> None:
-        import torch
-
-        forward: Any = self._forward()
-        model: Any = self._model()
-        given = self._inputs.rebuilt(tensors)
-        with torch.no_grad():
-            expected = type(model).forward(model, **given)
-        if forward.dtype != "float32":
-            # What stands where the mask leaves positions out is nobody's answer, and rounding
-            # changes it without bounds.
-            mask = given.get("attention_mask")
-            changing = self._exported.graph.changing
-            expected, output = (without_masked(one, mask, changing) for one in (expected, output))
-        found = difference(expected, output)
-        if not found <= forward.tolerance:
-            raise WrongResultError(
-                f"{forward.device} computes something else than torch (by {found:.2g} of the "
-                f"greatest value, for inputs of {_sizes(tensors)}; in {forward.dtype}, "
-                f"{forward.tolerance:g} passes)."
-            )
-        least = CORRELATIONS.get(forward.dtype)
-        if least is not None and not (alike := correlation(expected, output)) >= least:
-            raise WrongResultError(
-                f"{forward.device} computes something else than torch (they correlate by "
-                f"{alike:.2g}, for inputs of {_sizes(tensors)}; in {forward.dtype}, {least:g} "
-                "passes)."
-            )
-        forward.difference = max(forward.difference, found)
-
-
-def _sizes(tensors: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(tensor.shape) for tensor in tensors)
+        return self._exported.outputs.rebuilt(self._run(arrays))

@@ -11,6 +11,8 @@ from resource_pool.errors import UnsupportedOperationError
 
 #: Outputs are compared by their own greatest value, but none by less than this.
 SMALLEST_SCALE = 1e-4
+# What an encoder gives, whose second axis is that of its tokens.
+_ENCODED = ("encoder_outputs", "encoder_hidden_states")
 # Values that differ by so small a share are alike: the rest is float32's rounding.
 _ALIKE = 1e-5
 
@@ -19,7 +21,7 @@ class Inputs:
     """The arguments of a forward, taken apart: tensors, and how the rest goes around them.
 
     Attributes:
-        names: of the tensors, by the arguments that they come from.
+        names: of the arguments that the tensors come from.
         tensors: in the order in which the converted model takes them.
         signature: what a converted model depends on besides the tensors' values and lengths.
     """
@@ -29,6 +31,8 @@ class Inputs:
         from torch.utils import _pytree
 
         leaves, self._spec = _pytree.tree_flatten(dict(given))
+        counts = [(name, len(_pytree.tree_leaves(value))) for name, value in given.items()]
+        origins = [name for name, count in counts for _ in range(count)]
         for leaf in leaves:
             if not isinstance(leaf, torch.Tensor | bool | int | float | str | None):
                 raise UnsupportedOperationError(
@@ -37,8 +41,42 @@ class Inputs:
                 )
         self._leaves = [None if isinstance(leaf, torch.Tensor) else (leaf,) for leaf in leaves]
         self.tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        self.names = [
+            name
+            for name, leaf in zip(origins, leaves, strict=True)
+            if isinstance(leaf, torch.Tensor)
+        ]
         kinds = tuple((tensor.dtype, tensor.dim()) for tensor in self.tensors)
         self.signature = (kinds, repr(self._leaves), repr(self._spec))
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each tensor."""
+        return tuple(tuple(tensor.shape) for tensor in self.tensors)
+
+    def changing_axes(self) -> list[tuple[int, int]]:
+        """Return (index of the tensor, axis) of the dimensions that one graph serves at any size.
+
+        Rows, and the length of token ids and masks, and of what an encoder made of them. Another
+        size elsewhere (of an image, say) is another graph: models compute with the traced one.
+        """
+        return [
+            (index, axis)
+            for index, (name, tensor) in enumerate(zip(self.names, self.tensors, strict=True))
+            for axis in range(min(tensor.dim(), _changing_axes(name, tensor)))
+        ]
+
+    @property
+    def traced_kind(self) -> tuple[Any, ...]:
+        """What a graph that serves any size in the changing axes depends on."""
+        changing = set(self.changing_axes())
+        fixed = tuple(
+            size
+            for index, sizes in enumerate(self.sizes)
+            for axis, size in enumerate(sizes)
+            if (index, axis) not in changing
+        )
+        return (self.signature, fixed)
 
     def rebuilt(self, tensors: Sequence[Any]) -> dict[str, Any]:
         """Return the arguments by name, with other tensors in the place of these."""
@@ -47,6 +85,11 @@ class Inputs:
         rest = iter(tensors)
         leaves = [next(rest) if leaf is None else leaf[0] for leaf in self._leaves]
         return dict(_pytree.tree_unflatten(leaves, self._spec))
+
+
+def _changing_axes(name: str, tensor: Any) -> int:
+    of_tokens = name in _ENCODED and tensor.dim() == 3
+    return 2 if of_tokens or not tensor.is_floating_point() else 1
 
 
 class Outputs:
@@ -176,27 +219,31 @@ def masked_in_both(one: Any, other: Any) -> Any:
     return far(one) & far(other) & (one.sign() == other.sign())
 
 
-def without_masked(output: Any, mask: Any, changing: Container[int]) -> Any:
+def without_masked(output: Any, given: Mapping[str, Any], changing: Container[int]) -> Any:
     """Return an output with zeros where a mask of (rows, tokens) leaves positions out.
 
     Args:
+        given: the arguments, of which the masks count: of an encoder-decoder, the decoder's for all
+            but what its encoder puts out.
         changing: the tensors, by their place in the output, whose second axis is no fixed length.
             Of two axes, only these can be (rows, tokens): others are, say, as many labels.
     """
     import torch
     from torch.utils import _pytree
 
-    if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
-        return output
-    left_out = mask == 0
-    places = itertools.count()
+    decodes = any(name.startswith("decoder_input") for name in given)
+    leaves, spec = _pytree.tree_flatten_with_path(output)
+    tensors = itertools.count()
 
-    def zeroed(leaf: Any) -> Any:
+    def zeroed(path: Any, leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return leaf
-        of_tokens = next(places) in changing or leaf.dim() > 2
-        if not of_tokens or leaf.shape[:2] != mask.shape:
+        decoded = decodes and not str(getattr(path[0], "key", "")).startswith("encoder_")
+        mask = given.get("decoder_attention_mask" if decoded else "attention_mask")
+        of_tokens = next(tensors) in changing or leaf.dim() > 2
+        if not isinstance(mask, torch.Tensor) or not of_tokens or leaf.shape[:2] != mask.shape:
             return leaf
-        return leaf.masked_fill(left_out.reshape(*mask.shape, *[1] * (leaf.dim() - 2)), 0)
+        left_out = (mask == 0).reshape(*mask.shape, *[1] * (leaf.dim() - 2))
+        return leaf.masked_fill(left_out, 0)
 
-    return _pytree.tree_map(zeroed, output)
+    return _pytree.tree_unflatten([zeroed(path, leaf) for path, leaf in leaves], spec)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import logging
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from resource_pool.devices import modules
@@ -26,10 +25,21 @@ _ATTRIBUTE = "_rp_forward"
 Computation = Callable[[Sequence[Any]], Any]
 
 
-class Forward:
-    """Stands in for a model's ``forward``. ``_lock`` guards ``_converted``: one is made at a time.
+class _Here(threading.local):
+    """Whether this thread wants torch's own forwards, to compare with: of parts, too."""
 
-    It refers to the model weakly: the model refers to it.
+    torch = False
+
+
+_here = _Here()
+
+
+class Forward:
+    """Stands in for a model's ``forward``. ``_lock`` is held to convert: one is made at a time, and
+    calls that need none of it do not wait.
+
+    It refers to the model weakly: the model refers to it. The first answer at each new set of sizes
+    is compared with torch's: engines have given wrong answers without an error.
 
     Attributes:
         title: the engine's name, for messages.
@@ -48,6 +58,7 @@ class Forward:
         self._model = weakref.ref(model)
         self._lock = threading.Lock()
         self._converted: dict[Hashable, Computation] = {}
+        self._compared: set[Hashable] = set()
         self._parameters = tuple(model.parameters())
         self._marks = _marks(self._parameters)
         # What generate() and the caller's tools read, as if it were the method itself.
@@ -62,9 +73,21 @@ class Forward:
         """
         raise NotImplementedError
 
+    def compare(self, expected: Any, output: Any, inputs: Inputs) -> None:
+        """Hold an answer against torch's.
+
+        Raises:
+            WrongResultError: it is another one.
+        """
+        raise NotImplementedError
+
+    def on_torch(self, model: Any, inputs: Inputs) -> Any:
+        """Return what torch computes."""
+        return type(model).forward(model, **inputs.rebuilt(inputs.tensors))
+
     def kind(self, inputs: Inputs) -> Hashable:
         """Return what a converted forward depends on."""
-        return inputs.signature
+        return inputs.traced_kind
 
     def for_part(self, part: Any) -> Forward:
         """Return what stands in for the forward of a part that is called by itself."""
@@ -80,21 +103,35 @@ class Forward:
         Raises:
             UnsupportedOperationError: an argument that cannot be passed there, a conversion that
                 fails, a model in training mode, or one whose weights have changed.
+            WrongResultError: the engine computes something else than torch.
             Exception: what torch raises for these arguments, where there is nothing to convert.
         """
         import torch
 
         model: Any = self._model()
-        if torch.jit.is_tracing():  # a larger model that is being converted calls this part of it
+        # A larger model that is being converted, or compared, calls this part of it.
+        if torch.jit.is_tracing() or _here.torch:
             return type(model).forward(model, *args, **options)
         inputs = Inputs(self._given(args, options), self.title)
-        self._refuse_changed_weights()
+        self._refuse_changes(model)
+        kind = self.kind(inputs)
+        output = self._computation(model, inputs, kind)(inputs.tensors)
+        sizes = (kind, inputs.sizes)
+        if sizes not in self._compared:
+            with _own_forwards(), torch.no_grad():
+                expected = self.on_torch(model, inputs)
+            self.compare(expected, output, inputs)
+            self._compared.add(sizes)
+        return output
+
+    def _computation(self, model: Any, inputs: Inputs, kind: Hashable) -> Computation:
+        known = self._converted.get(kind)
+        if known is not None:
+            return known
         with self._lock:
-            kind = self.kind(inputs)
             if kind not in self._converted:
                 self._converted[kind] = self._convert(model, inputs)
-            compute = self._converted[kind]
-        return compute(inputs.tensors)
+            return self._converted[kind]
 
     def _given(self, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
         """Return what was given by name, None left out."""
@@ -112,18 +149,21 @@ class Forward:
         return {name: value for name, value in given.items() if value is not None}
 
     def _convert(self, model: Any, inputs: Inputs) -> Computation:
+        import torch
+
+        try:
+            return self.convert(model, inputs)
+        except UnsupportedOperationError:
+            # Where the arguments are at fault, and not the engine, torch says how.
+            with _own_forwards(), torch.no_grad():
+                type(model).forward(model, **inputs.rebuilt(inputs.tensors))
+            raise
+
+    def _refuse_changes(self, model: Any) -> None:
         if model.training:
             raise UnsupportedOperationError(
                 f"{self.title} computes inference only; call model.eval() first."
             )
-        try:
-            with _quiet():
-                return self.convert(model, inputs)
-        except UnsupportedOperationError:
-            _try_on_torch(model, inputs)
-            raise
-
-    def _refuse_changed_weights(self) -> None:
         if _marks(self._parameters) != self._marks:
             raise UnsupportedOperationError(
                 f"{self.title} computes with the weights that the model had when it was placed, "
@@ -140,24 +180,14 @@ def _marks(parameters: Sequence[Any]) -> list[tuple[int, int]] | None:
         return None
 
 
-def _try_on_torch(model: Any, inputs: Inputs) -> None:
-    """Raise what torch does where the arguments, and not the engine, are at fault."""
-    import torch
-
-    with torch.no_grad():
-        type(model).forward(model, **inputs.rebuilt(inputs.tensors))
-
-
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what transformers says while a tracer reads every attribute of a model."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _own_forwards() -> Iterator[None]:
+    before = _here.torch
+    _here.torch = True
     try:
         yield
     finally:
-        logger.setLevel(level)
+        _here.torch = before
 
 
 def placement(model: Any) -> Forward | None:
@@ -189,13 +219,34 @@ def examples(model: Any, title: str) -> list[dict[str, Any]]:
     return found
 
 
-def attach(model: Any, forward: Forward) -> None:
-    """Let a model compute elsewhere, and the encoder that ``generate()`` calls by itself."""
+def attach(model: Any, forward: Forward, inputs: Mapping[str, Any]) -> None:
+    """Let a model compute elsewhere, and the encoder that ``generate()`` calls by itself.
+
+    Args:
+        inputs: arguments of the model's forward, on which the encoder by itself is tried.
+
+    Raises:
+        UnsupportedOperationError, WrongResultError: as a call of the encoder does; the model is
+            left as it was.
+    """
     _attach(model, forward)
     if getattr(model.config, "is_encoder_decoder", False):
         encoder = model.get_encoder()
         if encoder is not model:  # an encoder by itself has the config of the whole
             _attach(encoder, forward.for_part(encoder))
+            try:
+                _rehearse(model, encoder, inputs)
+            except BaseException:
+                remove(model)
+                raise
+
+
+def _rehearse(model: Any, encoder: Any, inputs: Mapping[str, Any]) -> None:
+    if not (hasattr(model, "can_generate") and model.can_generate()):
+        return  # nobody calls it by itself, and it may take what the model makes first
+    takes = inspect.signature(type(encoder).forward).parameters
+    given = {name: value for name, value in inputs.items() if name in takes}
+    encoder(**{**given, "return_dict": True} if "return_dict" in takes else given)
 
 
 def _attach(model: Any, forward: Forward) -> None:

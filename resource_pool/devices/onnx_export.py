@@ -5,24 +5,22 @@ torch's newer exporter gave files that one browser engine computed wrongly witho
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
-import threading
-import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from resource_pool.devices import modules, onnx_precision
 from resource_pool.devices.flat import Inputs, Outputs, flat_forward
 from resource_pool.devices.onnx_operators import OPSET, known_operators
+from resource_pool.devices.tracing import tracing
 from resource_pool.errors import UnsupportedOperationError
 
 # What one ONNX file can hold: the format's own limit of a message.
 _MOST_BYTES = (1 << 31) - 1
-# The exporter keeps its state in torch's globals.
-_EXPORTING = threading.Lock()
 
 
 class Graph(NamedTuple):
@@ -69,26 +67,13 @@ class Exported:
         numbered = [f"input_{index}" for index in range(len(inputs.tensors))]
         given, answers = names or (numbered, ())
         self.axes = {
-            (index, axis): f"{given[index]}_{axis}" for index, axis in changing_axes(inputs)
+            (index, axis): f"{given[index]}_{axis}" for index, axis in inputs.changing_axes()
         }
         self.outputs = _export(model, inputs, (given, answers), self.axes, path)
         self.float32_bytes = path.stat().st_size
         onnx_precision.convert(path, dtype)
         self.graph = _read(path)
         self.inputs = [name if name in self.graph.inputs else None for name in given]
-
-
-def changing_axes(inputs: Inputs) -> list[tuple[int, int]]:
-    """Return (index of the tensor, axis) of the dimensions that one file serves at any size.
-
-    Rows, and the length of token ids and masks. Another size elsewhere (of an image, say) is
-    another file: models compute with the traced one.
-    """
-    return [
-        (index, axis)
-        for index, tensor in enumerate(inputs.tensors)
-        for axis in range(min(tensor.dim(), 1 if tensor.is_floating_point() else 2))
-    ]
 
 
 def _export(
@@ -105,8 +90,7 @@ def _export(
     for (index, axis), name in axes.items():
         dynamic.setdefault(names[0][index], {})[axis] = name
     try:
-        with _EXPORTING, known_operators(), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer's, about Python values that it keeps
+        with tracing(), known_operators(), _failures_untold(), torch.no_grad():
             torch.onnx.export(
                 flat,
                 tuple(inputs.tensors),
@@ -124,6 +108,19 @@ def _export(
         ) from error
     outputs: Outputs = flat.outputs
     return outputs
+
+
+@contextlib.contextmanager
+def _failures_untold() -> Iterator[None]:
+    """Keep back the graph, all of which the exporter prints on stdout where it fails."""
+    import torch
+
+    said = getattr(torch._C, "_jit_onnx_log", None)
+    torch._C._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = said
 
 
 def _require_onnx() -> None:

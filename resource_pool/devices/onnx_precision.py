@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-#: The greatest difference from torch in float32 that passes, as a share of the greatest value.
-TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "int8": 1e-1}
-#: The least correlation with torch that passes: a tenth of the greatest value alone could be
-#: two labels that changed places.
-CORRELATIONS = {"int8": 0.99}
+from resource_pool.errors import UnsupportedOperationError
+
 # Smaller tensors are not worth a scale.
 _LEAST_VALUES = 1024
 _GREATEST_INT8 = 127
@@ -20,14 +17,22 @@ def convert(path: Path, dtype: str) -> None:
 
     Args:
         dtype: "float16", "int8", or "float32", which changes nothing.
+
+    Raises:
+        UnsupportedOperationError: it cannot be converted.
     """
     import onnx
 
     if dtype == "float32":
         return
-    model = onnx.load(str(path))
     beside = path.with_suffix(".part")
-    onnx.save(_CONVERSIONS[dtype](model), str(beside))
+    try:
+        onnx.save(_CONVERSIONS[dtype](onnx.load(str(path))), str(beside))
+    except Exception as error:  # onnx's and onnxruntime's own, and what is not installed
+        what = str(error).strip().split("\n")[0].rstrip(".")
+        raise UnsupportedOperationError(
+            f"The file cannot be converted to {dtype}: {what}."
+        ) from error
     beside.replace(path)
 
 

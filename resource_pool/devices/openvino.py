@@ -11,14 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from resource_pool.devices import forwards
-from resource_pool.devices.flat import Inputs, difference
+from resource_pool.devices.comparing import LIMITS, compare
+from resource_pool.devices.flat import Inputs
 from resource_pool.devices.float32 import as_float32, in_float32
 from resource_pool.devices.forwards import placement as placement
 from resource_pool.devices.openvino_convert import Compiled
-from resource_pool.errors import UnsupportedOperationError, WrongResultError
-
-# The greatest difference from torch in float32, as a share of the greatest value.
-_TOLERANCES = {"float32": 1e-3, "bfloat16": 6e-2, "float16": 1e-2}
 
 
 def is_openvino(device: str) -> bool:
@@ -41,9 +38,9 @@ def place(model: Any, device: str, dtype: str | None) -> None:
     forwards.remove(model)
     model.eval()
     forward = OpenVINOForward(model, device if ":" in device else f"{device}:0", dtype or "float32")
-    for one, expected in zip(inputs, _expected(model, inputs), strict=True):
-        _compare(expected, forward, one)
-    forwards.attach(model, forward)
+    for one in inputs:
+        forward(**one)  # which compares
+    forwards.attach(model, forward, inputs[0])
 
 
 class OpenVINOForward(forwards.Forward):
@@ -63,6 +60,17 @@ class OpenVINOForward(forwards.Forward):
         self.dtype = compiled.dtype
         return compiled
 
+    def on_torch(self, model: Any, inputs: Inputs) -> Any:
+        """Return what torch computes in float32, of a copy that is not kept."""
+        wide = in_float32(model)
+        given = inputs.rebuilt([*map(as_float32, inputs.tensors)])
+        return type(wide).forward(wide, **given)
+
+    def compare(self, expected: Any, output: Any, inputs: Inputs) -> None:
+        """Hold an answer against torch's in float32."""
+        about = f"for inputs of {inputs.sizes}, in {self.dtype}"
+        compare(expected, output, LIMITS[self.dtype], self.title, about)
+
     def for_part(self, part: Any) -> OpenVINOForward:
         """Compile a part by itself."""
         return OpenVINOForward(part, self.device, self.dtype)
@@ -77,30 +85,3 @@ class OpenVINOForward(forwards.Forward):
             "memory_estimation_method": "parameters_buffers_and_compiled_constants",
             "sizes": {"cpu": size},
         }
-
-
-def _expected(model: Any, examples: list[dict[str, Any]]) -> list[Any]:
-    """Return what torch computes in float32, of a copy that is not kept."""
-    import torch
-
-    wide = in_float32(model)
-    taken = [Inputs(one, OpenVINOForward.title) for one in examples]
-    with torch.no_grad():
-        return [
-            type(wide).forward(wide, **one.rebuilt([*map(as_float32, one.tensors)]))
-            for one in taken
-        ]
-
-
-def _compare(expected: Any, forward: OpenVINOForward, inputs: dict[str, Any]) -> None:
-    try:
-        computed = forward(**inputs)
-    except RuntimeError as error:  # what it converts, it does not always compute
-        why = str(error).strip().rpartition("\n")[2]
-        raise UnsupportedOperationError(f"OpenVINO cannot compute the model: {why}.") from error
-    found = difference(expected, computed)
-    if not found <= _TOLERANCES[forward.dtype]:
-        raise WrongResultError(
-            f"OpenVINO computes something else than torch in {forward.dtype} (by "
-            f"{found:.2g} of the greatest value)."
-        )

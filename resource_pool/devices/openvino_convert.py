@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-import logging
 import re
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from resource_pool.devices.flat import Inputs, as_array, flat_forward
 from resource_pool.devices.float32 import as_float32, in_float32
+from resource_pool.devices.tracing import tracing
 from resource_pool.errors import UnsupportedOperationError
 
 # OpenVINO's own default on a CPU may be bf16, which differs in the third digit.
@@ -50,9 +48,12 @@ class Compiled:
     def __call__(self, tensors: Sequence[Any]) -> Any:
         """Return the output, put together as the model's own forward does."""
         # A request of its own: the compiled model's shared one serves one thread.
-        answer = self._model.create_infer_request().infer(
-            [as_array(as_float32(tensor)) for tensor in tensors]
-        )
+        arrays = [as_array(as_float32(tensor)) for tensor in tensors]
+        try:
+            answer = self._model.create_infer_request().infer(arrays)
+        except RuntimeError as error:  # what it converts, it does not always compute
+            why = str(error).strip().rpartition("\n")[2].rstrip(".")
+            raise UnsupportedOperationError(f"OpenVINO cannot compute the model: {why}.") from error
         return self._outputs.rebuilt([array.copy() for array in answer.values()])
 
 
@@ -62,8 +63,7 @@ def _converted(flat: Any, example: tuple[Any, ...]) -> Any:
 
     openvino = import_openvino()
     try:
-        with torch.no_grad(), _root_logger_kept(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer's, about Python values that it keeps
+        with tracing(), torch.no_grad():
             model = openvino.convert_model(
                 _traced(flat, example), example_input=example, extension=[_diff_extension()]
             )
@@ -87,20 +87,6 @@ def _traced(flat: Any, example: tuple[Any, ...]) -> Any:
     return TorchScriptPythonDecoder(
         flat, example_input=example, trace_kwargs={"check_trace": False}
     )
-
-
-@contextlib.contextmanager
-def _root_logger_kept() -> Iterator[None]:
-    """Give the root logger back as it was: a conversion that fails leaves it at ERROR, with a
-    filter, and the warning that tells of the failure would not be seen.
-    """
-    root = logging.getLogger()
-    level, filters, handlers = root.level, [*root.filters], [*root.handlers]
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.filters, root.handlers = filters, handlers
 
 
 def _let_blind_positions_be_zero(model: Any) -> None:

@@ -21,7 +21,13 @@ from resource_pool._meanings import STATISTICS
 from resource_pool._planner import decide
 from resource_pool._plans import Request, Snapshot, memory_place
 from resource_pool._preferences import parse_preferences
-from resource_pool.devices import browser, browser_runtime, forwards, web_engines
+from resource_pool.devices import (
+    browser,
+    browser_runtime,
+    forwards,
+    onnx_precision,
+    web_engines,
+)
 from resource_pool.devices.onnx_export import Graph
 from resource_pool.errors import WebSetupError
 from resource_pool.weights import example_inputs, locate_weights
@@ -551,12 +557,27 @@ def test_only_positions_that_the_mask_leaves_out_are_not_compared(torch):
         "states": torch.ones(2, 3, 4), "pooled": torch.ones(2, 4), "scores": torch.ones(2, 3),
         "labels": torch.ones(2, 3),
     }  # fmt: skip
-    left = without_masked(output, mask, {0, 2})
+    left = without_masked(output, {"attention_mask": mask}, {0, 2})
     assert torch.equal(left["states"][..., 0], mask.float())
     assert torch.equal(left["scores"], mask.float())
     assert torch.equal(left["pooled"], output["pooled"])
     assert torch.equal(left["labels"], output["labels"])  # as many as tokens, by chance
-    assert without_masked(output, None, {0, 2}) is output
+    assert torch.equal(without_masked(output, {}, {0, 2})["states"], output["states"])
+
+
+def test_the_encoders_mask_leaves_out_nothing_of_the_decoder(torch):
+    from resource_pool.devices.flat import without_masked
+
+    given = {
+        "attention_mask": torch.tensor([[1, 0, 0]]),
+        "decoder_input_ids": torch.tensor([[1, 2, 3]]),
+    }
+    output = {"logits": torch.ones(1, 3, 9), "encoder_last_hidden_state": torch.ones(1, 3, 4)}
+    left = without_masked(output, given, set())
+    assert torch.equal(left["logits"], output["logits"])
+    assert left["encoder_last_hidden_state"].sum() == 4
+    given["decoder_attention_mask"] = torch.tensor([[1, 1, 0]])
+    assert without_masked(output, given, set())["logits"].sum() == 18
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -570,7 +591,7 @@ def test_labels_are_compared_though_there_are_as_many_as_tokens(torch, dtype):
     (exported,) = forward.exports.values()
     assert exported.graph.changing == frozenset()
     (computation,) = forward._converted.values()
-    computation._compared.clear()
+    forward._compared.clear()
     real = computation._run
 
     def other_second_label(arrays):
@@ -581,6 +602,55 @@ def test_labels_are_compared_though_there_are_as_many_as_tokens(torch, dtype):
     computation._run = other_second_label
     with pytest.raises(UnsupportedOperationError, match="something else than torch"):
         forward(**given)
+
+
+def test_an_export_that_fails_prints_nothing(torch, capfd, monkeypatch, tmp_path):
+    from resource_pool.devices.flat import Inputs
+    from resource_pool.devices.onnx_export import Exported
+
+    model = load("bert")
+    monkeypatch.setattr(type(model), "forward", lambda _, input_ids: torch.special.bessel_j0(
+        input_ids.float()
+    ))  # fmt: skip
+    inputs = Inputs({"input_ids": torch.ones(1, 3, dtype=torch.long)}, "")
+    with pytest.raises(UnsupportedOperationError, match="bessel"):
+        Exported(model, inputs, tmp_path / "m.onnx")
+    assert "graph(" not in "".join(capfd.readouterr())
+
+
+def test_what_onnxruntime_refuses_is_an_error_of_ours(torch, tmp_path, monkeypatch):
+    import onnxruntime
+
+    def refuse(*_, **__):
+        raise NotImplementedError("could not find an implementation for NonMaxSuppression(11)")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    model = load("bert")
+    with pytest.raises(UnsupportedOperationError, match="onnxruntime cannot run the file"):
+        browser.place(model, "webgpu:simulation")
+    assert browser.forwards.placement(model) is None
+
+
+def test_what_cannot_be_converted_to_less_goes_there_in_float32(torch, monkeypatch, caplog):
+    monkeypatch.setitem(onnx_precision._CONVERSIONS, "int8", lambda _: 1 / 0)
+    model = load("bert")
+    browser.place(model, "webgpu:simulation", "int8")
+    assert browser.forwards.placement(model).dtype == "float32"
+    assert "cannot be converted to int8" in caplog.text
+
+
+def test_of_two_browsers_of_one_name_the_one_that_computed_is_started(monkeypatch):
+    stable, unstable = (
+        {"name": "Chrome", "path": f"/opt/{name}", "flags": []} for name in ("stable", "unstable")
+    )
+    device = {
+        "index": 0, "dtypes": ["fp32"], "adapter": "hardware", "browser": "Chrome", "flags": [],
+        "browser_path": "/opt/unstable",
+    }  # fmt: skip
+    details = {"webgpu": {"devices": [device], "browsers": [stable, unstable]}}
+    monkeypatch.setattr(browser, "detect", lambda **_: {"details": details})
+    program, kind = browser.proved("webgpu", 0)
+    assert (program.path, kind) == ("/opt/unstable", "hardware")
 
 
 def test_scores_of_tokens_are_known_from_the_file(torch, tmp_path):

@@ -5,12 +5,19 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import threading
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from resource_pool import DeviceUnavailableError, ResourcePool, UnsupportedOperationError
+from resource_pool import (
+    DeviceUnavailableError,
+    ResourcePool,
+    UnsupportedOperationError,
+    WrongResultError,
+)
 from resource_pool.devices import openvino, openvino_convert
 from resource_pool.devices.float32 import as_float32, in_float32
 from resource_pool.weights import example_inputs, locate_weights
@@ -164,8 +171,8 @@ def test_the_copy_in_float32_is_not_kept(monkeypatch):
     model = load("bert", "AutoModel").to(torch.bfloat16)
     openvino.place(model, "openvino", None)
     gc.collect()
-    assert len(copies) == 2  # to compare with, and to convert
-    assert [copy() for copy in copies] == [None, None]
+    assert len(copies) == 3  # to convert, and to compare with at each of two sizes
+    assert [copy() for copy in copies] == [None] * 3
 
 
 def test_generation_is_no_exception_in_half_precision():
@@ -194,8 +201,9 @@ def test_what_it_cannot_do_is_an_error_and_never_a_wrong_answer(shared):
     with pytest.raises(UnsupportedOperationError, match="use_cache=False"):
         model(**inputs, use_cache=True)
     model.train()
-    with pytest.raises(UnsupportedOperationError, match="eval"):
-        model(**inputs, output_hidden_states=True)
+    for options in ({}, {"output_hidden_states": True}):
+        with pytest.raises(UnsupportedOperationError, match="eval"):
+            model(**inputs, **options)
     model.eval()
     assert len(model(**inputs, output_hidden_states=True).hidden_states) > 1
 
@@ -221,6 +229,73 @@ def test_arguments_that_torch_does_not_take_raise_what_they_do_there(shared, wro
     with pytest.raises(type(on_torch.value)) as here:
         model(input_ids=wrong, output_attentions=True)
     assert str(here.value) == str(on_torch.value)
+
+
+def test_each_new_size_is_compared_and_an_image_of_another_size_is_traced_anew(monkeypatch):
+    model = load("convnext", "AutoModel")
+    openvino.place(model, "openvino", None)
+    forward, asked = openvino.placement(model), []
+    monkeypatch.setattr(openvino, "compare", lambda *_: asked.append(_[-1]) or 0.0)
+    for side in (32, 64, 64):
+        model(pixel_values=torch.rand(1, 3, side, side))
+    assert len(asked) == 2
+    assert len(forward._converted) == 3
+
+
+def test_what_an_encoder_gives_is_compared_too(pool, monkeypatch):
+    """Of an encoder-decoder, generate() runs graphs that the whole model's forward does not."""
+    model = load("t5", "AutoModelForSeq2SeqLM")
+    openvino.place(model, "openvino", None)
+    encoder = openvino.placement(model.get_encoder())
+    assert len(encoder._compared) == 1
+    real = encoder._computation
+
+    def negated(*given):
+        compute = real(*given)
+
+        def other(tensors):
+            output = compute(tensors)
+            output.last_hidden_state.neg_()
+            return output
+
+        return other
+
+    monkeypatch.setattr(encoder, "_computation", negated)
+    tokens = example_inputs(model, batch=1)["input_ids"][:, :3]
+    with pytest.raises(WrongResultError):
+        model.generate(tokens, max_new_tokens=2)
+
+
+def test_models_are_placed_side_by_side():
+    kinds = ("bert", "roberta", "albert", "electra")
+    models = [load(kind, "AutoModel") for kind in kinds]
+    filters = [*warnings.filters]
+    with ThreadPoolExecutor(4) as threads:
+        for placed in [threads.submit(openvino.place, one, "openvino", None) for one in models]:
+            placed.result()
+    assert all(openvino.placement(one) for one in models)
+    assert filters == warnings.filters
+
+
+def test_a_call_waits_for_no_conversion_of_other_arguments(shared, monkeypatch):
+    model = shared.get_model("embedding", "bert", None, OPENVINO)
+    inputs, new = example_inputs(model, batch=1), {"output_attentions": True}
+    model(**inputs)
+    forward, inside, done = openvino.placement(model), threading.Event(), threading.Event()
+
+    def slow(*_):
+        inside.set()
+        assert done.wait(60)
+        raise UnsupportedOperationError("planted")
+
+    monkeypatch.setattr(forward, "convert", slow)
+    with ThreadPoolExecutor(1) as threads:
+        slow_call = threads.submit(lambda: model(**inputs, **new))
+        assert inside.wait(60)
+        model(**inputs)  # while the other is converted
+        done.set()
+        with pytest.raises(UnsupportedOperationError, match="planted"):
+            slow_call.result()
 
 
 def test_threads_share_it(shared):
