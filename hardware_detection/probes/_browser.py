@@ -131,6 +131,7 @@ def _described(name: str, trial: Trial, device: Device) -> Device:
     version = trial.answer.facts.get("browser_version") if trial.answer else None
     facts = {
         "browser": trial.browser.name,
+        "browser_path": trial.browser.path,
         "browser_version": version,
         "flags": _flags(trial),
         "adapter": adapter_kind(name, device),
