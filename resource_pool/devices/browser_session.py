@@ -75,10 +75,11 @@ class BrowserSession:
         self.program = program
         self._deadline = deadline
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._turn = threading.Lock()  # held for a job, so that its time begins when it does
         self._owner = os.getpid()
         self._folder = tempfile.TemporaryDirectory(prefix="rp-web-")
-        self._server = LoopbackServer(inline)
         ours = {file.name: file for file in (*_PAGE.iterdir(), *runtime.iterdir())}
+        self._server = LoopbackServer(inline)
         for name, content in {**ours, **(page or {})}.items():
             self._server.offer(name, content)
         started: Future[str] = Future()
@@ -127,10 +128,11 @@ class BrowserSession:
                 "The browser belongs to the process that placed the model; load it in this one."
             )
         job = _Job(function, argument, Future())
-        self._jobs.put(job)
-        if self._running.ended.is_set():
-            _refuse(self._jobs)
-        return self._wait(job.done, self._deadline, function)
+        with self._turn:
+            self._jobs.put(job)
+            if self._running.ended.is_set():
+                _refuse(self._jobs)
+            return self._wait(job.done, self._deadline, function)
 
     def memory(self) -> int:
         """Return the bytes of RAM that the browser's processes take now; 0 where unknown."""
@@ -155,6 +157,9 @@ class BrowserSession:
             ) from None
         except _JobError as error:
             raise UnsupportedOperationError(f"In the browser: {error}{self._remedy()}.") from None
+        except BaseException:  # nobody waits for its answer any longer, and it may hang
+            self.kill()
+            raise
 
     def _remedy(self) -> str:
         if self._running.process is None or self._running.process.is_running():
@@ -266,7 +271,7 @@ def _refuse(jobs: queue.SimpleQueue[_Job | None]) -> None:
 
 def _open(browser: Any, url: str) -> Any:
     """Return our page, its module loaded."""
-    from playwright.sync_api import Error
+    from playwright.sync_api import TimeoutError as NotYetError
 
     page = browser.new_page()
     problems: list[str] = []
@@ -276,7 +281,7 @@ def _open(browser: Any, url: str) -> Any:
     while True:
         try:
             page.wait_for_function("globalThis.rp", timeout=1000)
-        except Error as error:
+        except NotYetError as error:
             if problems or time.monotonic() > deadline:
                 raise _JobError("; ".join(problems) or _first_line(error)) from None
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -159,7 +160,9 @@ def test_a_hang_ends_at_the_deadline_with_the_browser(chromium, page):
     session = start(
         chromium,
         page,
-        "globalThis.rp = { hang: () => { for (;;); }, isolated: () => crossOriginIsolated,"
+        "globalThis.rp = { hang: () => { for (;;); },"
+        " slow: () => new Promise((done) => setTimeout(() => done(1), 1500)),"
+        " isolated: () => crossOriginIsolated,"
         " fail: () => { throw new Error('planted') },"
         " far: () => fetch('https://localhost:1/').catch((e) => String(e)) };",
     )
@@ -167,6 +170,9 @@ def test_a_hang_ends_at_the_deadline_with_the_browser(chromium, page):
     assert "Failed to fetch" in session.call("far", {})  # its page reaches this server only
     with pytest.raises(UnsupportedOperationError, match="planted"):
         session.call("fail", {})
+    session._deadline = 3
+    with ThreadPoolExecutor(3) as threads:  # each waits for the others, and has its own 3 s
+        assert [*threads.map(lambda _: session.call("slow", {}), range(3))] == [1, 1, 1]
     session._deadline = 1
     with pytest.raises(ComputationTimeoutError, match="killed"):
         session.call("hang", {})
