@@ -99,7 +99,10 @@ def expected(task: str, model: Any, tensors: dict[str, Any]) -> list[Any]:
     if task.endswith("feature-extraction"):
         return list(output[0].flatten().tolist())
     names = model.config.id2label
-    rows = output.logits.softmax(-1).tolist()
+    # As transformers.js does: of texts, each label by itself where several may hold.
+    several = getattr(model.config, "problem_type", None) == "multi_label_classification"
+    by_itself = several and task == "text-classification"
+    rows = (output.logits.sigmoid() if by_itself else output.logits.softmax(-1)).tolist()
     return flat([
         [{"label": names[index], "score": score} for index, score in enumerate(row)] for row in rows
     ])  # fmt: skip
