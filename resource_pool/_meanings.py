@@ -141,8 +141,8 @@ STATISTICS = {
     "models.*.web.download_bytes": "of its ONNX files",
     "models.*.web.float32_download_bytes": "what they would be in float32",
     "models.*.web.browser": "its name",
-    "models.*.web.adapter_kind": "what computes: hardware, software (an emulated GPU), simulated or "
-    "unknown",
+    "models.*.web.adapter_kind": "what computes: hardware, software (an emulated GPU), simulated "
+    "or unknown",
     "devices": "a row for each device that the pool has used",
     "devices.*.used_mb": "cached, or evicted and not free yet",
     "devices.*.reserved_mb": "being loaded",

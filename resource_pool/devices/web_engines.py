@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
@@ -11,7 +12,7 @@ import tempfile
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +30,9 @@ _TITLES = {"webgpu": "WebGPU", "webnn": "WebNN"}
 #: engine's memory, whatever the family.
 WEIGHTS_LIMIT = "wasm_memory"
 
+# So many runs are timed.
+_MOST_RUNS = 1000
+
 # By the names of the file's inputs; the outputs come in the file's order.
 Arrays = Mapping[str, Any]
 Run = Callable[[Arrays], list[Any]]
@@ -39,6 +43,12 @@ class Timings(NamedTuple):
 
     load_ms: float
     run_ms: list[float]
+
+    def note(self, run_ms: float) -> None:
+        """Add a run; of many, the first and the last are kept."""
+        self.run_ms.append(run_ms)
+        if len(self.run_ms) > _MOST_RUNS:
+            del self.run_ms[1]
 
     def to_dict(self) -> dict[str, float | None]:
         """Return load, first run, and the median of the runs after the first."""
@@ -91,7 +101,7 @@ class BrowserEngine:
     def __init__(
         self, session: BrowserSession, provider: str, adapter_kind: str, *, verbose: bool = False
     ) -> None:
-        self.provider, self._session, self._kind = provider, session, adapter_kind
+        self.provider, self._session = provider, session
         self._verbose = verbose
         self._nodes: dict[str, Any] = {}
         self.folder = session.folder
@@ -99,6 +109,9 @@ class BrowserEngine:
         self._timings = Timings(0.0, [])
         self._dispatches = 0
         self._told = session.call("describe", {"provider": provider})
+        # What was detected may not be what is there now: Chromium falls back by itself.
+        emulated = (self._told["adapter"] or {}).get("emulated")
+        self._kind = "software" if emulated else adapter_kind
 
     def load(self, exported: Exported, dimensions: Mapping[str, int]) -> Run:
         """Hand the file over; WebNN builds its graph for the very sizes."""
@@ -160,7 +173,7 @@ class BrowserEngine:
                 f"Nothing of the model ran on {_TITLES[self.provider]}: its engine computed "
                 "everything on the CPU."
             )
-        self._timings.run_ms.append(told["ms"])
+        self._timings.note(told["ms"])
         return unpacked(told["outputs"], answer)
 
 
@@ -200,9 +213,10 @@ class SimulatedEngine:
         if self._recorded:
             self._look_for_operators(exported, dimensions)
         started = time.perf_counter()
-        session = onnxruntime.InferenceSession(
-            str(exported.path), providers=["CPUExecutionProvider"]
-        )
+        with _told_as_unsupported():
+            session = onnxruntime.InferenceSession(
+                str(exported.path), providers=["CPUExecutionProvider"]
+            )
         load_ms = self._timings.load_ms + _milliseconds_since(started)
         self._timings = self._timings._replace(load_ms=load_ms)
         self._size += exported.path.stat().st_size
@@ -243,7 +257,8 @@ class SimulatedEngine:
         for name, size in dimensions.items():
             options.add_free_dimension_override_by_name(name, size)
         try:
-            onnxruntime.InferenceSession(str(exported.path), options, ["CPUExecutionProvider"])
+            with _told_as_unsupported():
+                onnxruntime.InferenceSession(str(exported.path), options, ["CPUExecutionProvider"])
             nodes = Counter(node.op_type for node in onnx.load(str(reduced)).graph.node)
         finally:
             reduced.unlink(missing_ok=True)
@@ -257,9 +272,19 @@ class SimulatedEngine:
 
     def _run(self, session: Any, arrays: Arrays) -> list[Any]:
         started = time.perf_counter()
-        answer: list[Any] = session.run(None, dict(arrays))
-        self._timings.run_ms.append(_milliseconds_since(started))
+        with _told_as_unsupported():
+            answer: list[Any] = session.run(None, dict(arrays))
+        self._timings.note(_milliseconds_since(started))
         return answer
+
+
+@contextlib.contextmanager
+def _told_as_unsupported() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # onnxruntime has a class for each status
+        what = str(error).strip().split("\n")[0].rstrip(".")
+        raise UnsupportedOperationError(f"onnxruntime cannot run the file: {what}.") from error
 
 
 def too_large(provider: str, exported: Exported, reported: Mapping[str, Any]) -> str | None:

@@ -96,7 +96,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["advice"]:
         yield f"  Advice: {found['advice']}"
     if found["export"]:
-        yield from _export_lines(found["export"])
+        yield from _export_lines(found["export"], found["provider"])
     if found["simulation"]:
         yield from _simulation_lines(found["simulation"])
     if found["run"]:
@@ -105,7 +105,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield _verdict(found)
 
 
-def _export_lines(export: Mapping[str, Any]) -> Iterator[str]:
+def _export_lines(export: Mapping[str, Any], provider: str) -> Iterator[str]:
     from resource_pool.weights.hub import as_size
 
     nodes = sum(export["operators"].values())
@@ -121,7 +121,10 @@ def _export_lines(export: Mapping[str, Any]) -> Iterator[str]:
         share = export["file_bytes"] / export["float32_file_bytes"]
         full = as_size(export["float32_file_bytes"])
         yield f"  Optimized: in {export['dtype']}, {share:.0%} of {full} in float32"
-    yield f"  Limits: {export['too_large'] or f'within what every browser guarantees: {sizes}'}"
+    fits = "within what every browser guarantees"
+    if provider == Provider.WEBNN:
+        fits = "within the engine's memory (of tensors, WebNN guarantees nothing)"
+    yield f"  Limits: {export['too_large'] or f'{fits}: {sizes}'}"
 
 
 def _simulation_lines(simulation: Mapping[str, Any]) -> Iterator[str]:

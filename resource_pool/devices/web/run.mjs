@@ -28,7 +28,8 @@ async function describe({ provider }) {
   for (const name of ["maxBufferSize", "maxStorageBufferBindingSize"]) {
     limits[name] = adapter.limits[name];
   }
-  return { adapter: { vendor, architecture, device, description }, limits };
+  const emulated = adapter.info.isFallbackAdapter === true || /swiftshader/i.test(architecture);
+  return { adapter: { vendor, architecture, device, description, emulated }, limits };
 }
 
 // What the engine logs while it loads: the only place where it says which node runs where.
