@@ -274,21 +274,28 @@ def _filled(page: Path, parts: Mapping[str, str]) -> str:
     return text
 
 
-def main() -> int:
-    """Write the pages, or say which are out of date."""
-    stale = [
-        page
+def stale_pages() -> dict[Path, str]:
+    """Return what is out of date, with what should stand there."""
+    return {
+        page: text
         for page, text in pages().items()
         if not page.is_file() or page.read_text(encoding="utf-8") != text
-    ]
+    }
+
+
+def main() -> int:
+    """Write the pages, or say which are out of date."""
     if "--check" in sys.argv[1:]:
+        stale = stale_pages()
         for page in stale:
             typer.echo(f"{page} is out of date; run `make reference`.", err=True)
         return int(bool(stale))
-    for page in stale:
-        page.parent.mkdir(exist_ok=True)
-        page.write_text(pages()[page], encoding="utf-8")
-        typer.echo(f"Wrote {page}")
+    # A page may be written from another one: the JSON documents' from their schemas.
+    while stale := stale_pages():
+        for page, text in stale.items():
+            page.parent.mkdir(exist_ok=True)
+            page.write_text(text, encoding="utf-8")
+            typer.echo(f"Wrote {page}")
     return 0
 
 

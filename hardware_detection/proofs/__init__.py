@@ -13,7 +13,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-#: What a child can be asked for -> the module whose ``prove(*arguments)`` answers.
+#: What a child can be asked for -> the module whose ``prove(*arguments)`` answers, where the two
+#: have other names.
 PROOFS = {
     "torch": "torch_devices",
     "openvino": "openvino_devices",
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     name, *rest = arguments
-    module = importlib.import_module(f"{__name__}.{PROOFS[name]}")
+    module = importlib.import_module(f"{__name__}.{PROOFS.get(name, name)}")
     try:
         answer = module.prove(*rest)
     except Exception as error:

@@ -24,7 +24,10 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def problems(report: Any) -> list[str]:
-    return [error.message for error in VALIDATOR.iter_errors(report)]
+    return [
+        f"{error.message} (after a change of names: `make reference`)"
+        for error in VALIDATOR.iter_errors(report)
+    ]
 
 
 def test_the_schema_is_one_and_names_every_backend() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hardware_detection import fingerprint
 from hardware_detection.machine import Machine
 from hardware_detection.probes import PROBES
 from hardware_detection.process import Outcome
@@ -98,6 +99,16 @@ VENDORS: dict[str, tuple[str, set[str], dict[str, str]]] = {
 def test_every_backend_of_a_vendors_library_is_tried_with_broken_ones() -> None:
     for name in set(PROBES) - {"cpu"}:
         assert name in VENDORS, f"add a row for {name!r} to VENDORS: which library may break it"
+
+
+def test_a_detection_is_done_again_when_a_vendors_library_comes_or_goes() -> None:
+    """Torch is known by its build; any other distribution must be in ``_PACKAGES``."""
+    for name, (_, distributions, _) in VENDORS.items():
+        for distribution in distributions - {"torch"}:
+            assert distribution in fingerprint._PACKAGES, (
+                f"{distribution}, on which {name!r} depends, is not in _PACKAGES of "
+                "fingerprint.py: a cached detection would be believed after it was installed"
+            )
 
 
 @pytest.fixture

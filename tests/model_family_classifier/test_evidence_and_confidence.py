@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from model_family_classifier import ClassificationInputError, classify_model
+from model_family_classifier.data import data_dir
 
 
 class BertForTokenClassification:
@@ -149,6 +150,9 @@ def test_a_classifier_of_sound_stays_audio() -> None:
         ("video-classification", "video"),
     ],
 )
-def test_further_families_get_the_generic_template(task: str, family: str) -> None:
+def test_further_families_get_their_template_or_the_generic_one(task: str, family: str) -> None:
     result = classify_model("some/thing", tasks=[task])
-    assert (result["family"], result["template"]) == (family, "hf_generic_template.py")
+    own = f"hf_{family}_template.py"
+    has_own = (data_dir("templates") / f"{own}.j2").is_file()
+    expected = own if has_own else "hf_generic_template.py"
+    assert (result["family"], result["template"]) == (family, expected)
