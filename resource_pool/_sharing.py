@@ -38,6 +38,7 @@ def answer_anew(group: Sequence[Entry], memories: Memories) -> dict[int, Any]:
     for entry in sorted(group, key=lambda one: one.created_at):
         mine = {id(one): one for one in memories.storages(entry.value)}
         shared = [one for number, one in mine.items() if number in seen]
-        entry.facts["shared_sizes"] = memories.sizes(shared)
+        # Another dict: somebody may be reading this one.
+        entry.facts = {**entry.facts, "shared_sizes": memories.sizes(shared)}
         seen |= mine
     return seen

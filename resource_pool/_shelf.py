@@ -136,7 +136,7 @@ class Shelf:
         """Let those that share memory with what leaves answer for it; return all that they have."""
         theirs = answer_anew(heirs, self._memories)
         shared = [one for one in self._memories.storages(entry.value) if id(one) in theirs]
-        entry.facts["shared_sizes"] = self._memories.sizes(shared)
+        entry.facts = {**entry.facts, "shared_sizes": self._memories.sizes(shared)}
         for one in (*heirs, entry):
             self.ledger.settle(one.charges)
             one.charges = self.ledger.charge(one.key, one.charged, "used")
