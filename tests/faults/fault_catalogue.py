@@ -307,6 +307,17 @@ def last_layer_skipped(model: Any) -> None:
     stacks[-1][-1].register_forward_hook(skip, with_kwargs=True)
 
 
+def deaf_decoder(model: Any) -> None:
+    """The decoder gets zeros in the place of what the encoder made."""
+
+    def deafen(_: Any, given: tuple[Any, ...], named: Arguments) -> tuple[Any, Arguments]:
+        heard = named.get("encoder_hidden_states")
+        silence = {} if heard is None else {"encoder_hidden_states": torch.zeros_like(heard)}
+        return given, {**named, **silence}
+
+    model.get_decoder().register_forward_pre_hook(deafen, with_kwargs=True)
+
+
 def weights_not_loaded(model: Any) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
@@ -333,6 +344,7 @@ FAULTS = (
     load("images ignored", "images", on_arguments(ignoring(*IMAGES))),
     load("sound ignored", "sounds", on_arguments(ignoring(*SOUNDS))),
     load("decoder tokens ignored", "seq2seq", on_arguments(ignoring("decoder_input_ids"))),
+    load("encoder ignored by the decoder", "seq2seq", deaf_decoder),
     load("NaN in one row", "", on_output(nan_in_one_row)),
     load("rows mixed", "", on_output(rows_mixed)),
     load("rows leak into each other", "", on_output(rows_leak)),
