@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import json
@@ -90,9 +91,19 @@ def format_sources(sources: Iterable[str]) -> list[str]:
             check=False,
         )
         if done.returncode != 0:
-            problem = done.stderr.strip().replace(f"{folder}/", "")
+            problem = _syntax_error(sources) or done.stderr.strip().replace(f"{folder}/", "")
             raise RuntimeError(f"ruff cannot format a generated test: {problem}")
         return [file.read_text(encoding="utf-8") for file in files]
+
+
+def _syntax_error(sources: Iterable[str]) -> str:
+    """Return what is wrong with the first text that is no Python; ruff is asked to be silent."""
+    for source in sources:
+        try:
+            ast.parse(source)
+        except SyntaxError as error:
+            return f"{error.msg} in line {error.lineno}: {(error.text or '').strip()}"
+    return ""
 
 
 def _source(plan: TestPlan, template_dir: Path | None) -> str:

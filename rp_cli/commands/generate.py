@@ -47,7 +47,11 @@ def command(
     ] = None,
     all_from: Annotated[
         Path | None,
-        typer.Option("--all-from", metavar="FILE", help="A file with a name per line; # comments."),
+        typer.Option(
+            "--all-from",
+            metavar="FILE",
+            help="A file with a name per line, - for standard input; # comments.",
+        ),
     ] = None,
     output_dir: Annotated[
         str,
@@ -188,11 +192,13 @@ def command(
 
 def _names(given: Sequence[str], file: Path | None) -> list[str]:
     """Return the names of the command line and of the file."""
-    from rp_cli.modeldb.name_lists import gather_names
+    from rp_cli.modeldb.name_lists import STDIN, gather_names
 
     if not given and file is None:
         raise BadInputError("no model was named; give --model NAME, or --all-from FILE.")
-    return gather_names(given, [] if file is None else [file], sys.stdin)
+    from_stdin = [STDIN] if file == Path(STDIN) else []
+    files = [] if file is None or from_stdin else [file]
+    return gather_names([*given, *from_stdin], files, sys.stdin)
 
 
 def _minutes(timeout: float) -> float:

@@ -28,7 +28,7 @@ def gather_names(given: Sequence[str], files: Sequence[Path], stdin: TextIO) -> 
     for file in files:
         names += _names_in(read_text(file, what="list of names", pipes=True).splitlines())
     if not names:
-        raise BadInputError("no model was named; give names, `-` for standard input, or --file.")
+        raise BadInputError("no model was named: the list is empty.")
     return names
 
 

@@ -233,7 +233,7 @@ def test_a_template_for_a_family_that_rp_has_none_for(rp, tmp_path):
         ("{{ nonsense }}", "'nonsense' is undefined"),
         ("\n{% if %}", "line 2"),
         ('{% extends "absent.j2" %}', "absent.j2"),
-        ("not python (", "make no Python"),
+        ("not python (", "was never closed"),
         ("{{ plan.model_name + 1 }}", "str"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("\n\n{{ [1].index(3) }}", "hf_text_generation_template.py.j2, line 3 is wrong"),

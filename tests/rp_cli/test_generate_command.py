@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import subprocess
 import sys
@@ -123,6 +124,12 @@ def test_a_model_database_decides(rp, tmp_path):
         "generate", "--model", "my/own", "--model-db", database, "--output-dir", tmp_path, "--json"
     ).json
     assert result["family"] == "vision"
+
+
+def test_names_come_from_standard_input(rp, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("gpt2  # small\n\nbert-base-uncased\n"))
+    found = rp("generate", "--all-from", "-", "--output-dir", tmp_path, "--json").json
+    assert [one["model_name"] for one in found] == ["gpt2", "bert-base-uncased"]
 
 
 def test_clear_cache_removes_twins_and_the_hardware_cache(rp, tmp_path, isolated_home):
