@@ -27,7 +27,8 @@ def read_history(runs: Iterable[Mapping[str, Any]]) -> dict[str, Past]:
     for run in runs:
         folder, files = run.get("folder"), run.get("files")
         for result in files if isinstance(files, list) else ():
-            path = result.get("path") if isinstance(result, dict) else None
+            ran = isinstance(result, dict) and result.get("status") != "deselected"
+            path = result.get("path") if ran else None
             if isinstance(folder, str) and isinstance(path, str):
                 found.setdefault(_absolute(folder, path), _past(result))
     return found

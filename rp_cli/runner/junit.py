@@ -9,6 +9,8 @@ from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 # What XML 1.0 has no way to write, escaped or not.
+# As unittest names what goes wrong before the first test of a class.
+_SET_UP = re.compile(r"(\w+) \(([\w.]+)\)")
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _WORDS = {"failed": "failure", "error": "error", "skipped": "skipped"}
 
@@ -52,12 +54,12 @@ def _add_suite(suites: Element, result: Mapping[str, Any]) -> None:
 
 
 def _add_case(suite: Element, path: str, test: Mapping[str, Any]) -> None:
-    owner, _, name = str(test["name"]).rpartition(".")
+    owner, name = _names(str(test["name"]), Path(path))
     case = SubElement(
         suite,
         "testcase",
-        classname=_legal(owner or Path(path).stem),
-        name=_legal(name or Path(path).name),
+        classname=_legal(owner),
+        name=_legal(name),
         file=_legal(path),
         time=_seconds(test.get("seconds", 0.0)),
     )
@@ -69,6 +71,22 @@ def _add_case(suite: Element, path: str, test: Mapping[str, Any]) -> None:
         if word != "skipped":
             outcome.set("type", _legal(str(test.get("exception", ""))))
             outcome.text = _legal(detail)
+
+
+def _names(test: str, file: Path) -> tuple[str, str]:
+    """Return class and name of a test, of a class's set-up, or of a file that broke."""
+    if test in ("", file.name):
+        return file.stem, file.name
+    set_up = _SET_UP.fullmatch(test)
+    if set_up:
+        return set_up[2], set_up[1]
+    plain, bracket, parameters = test.partition("[")
+    if "::" in plain:  # pytest's id
+        module, *classes, name = plain.split("::")
+        dotted = module.removesuffix(".py").replace("/", ".")
+        return ".".join([dotted, *classes]), f"{name}{bracket}{parameters}"
+    owner, _, name = plain.rpartition(".")
+    return owner or file.stem, f"{name}{bracket}{parameters}"
 
 
 def _count(suite: Element) -> None:

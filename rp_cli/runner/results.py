@@ -69,7 +69,8 @@ def file_result(file: Path, result_file: Path, ending: Ending) -> FileResult:
         "resources": {
             "cpu_seconds": ending.cpu_seconds,
             "peak_mb": None if ending.peak_bytes is None else ending.peak_bytes / _MB,
-            "shared_mb": ending.shared_bytes / _MB,
+            # The zygote's at the fork, of which the file need not have touched all.
+            "shared_mb": min(ending.shared_bytes, ending.peak_bytes or ending.shared_bytes) / _MB,
         },
         "output": ending.output,
         "ran_in": ending.ran_in,

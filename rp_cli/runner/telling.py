@@ -45,8 +45,11 @@ def _place(model: Mapping[str, Any]) -> str:
 
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     asked, models = result["asked"], result["pool"].get("models", [])
-    for note in (model.get("note") for model in models if asked):
-        if note:
+    for model in models if asked else ():
+        note = model.get("note")
+        if note and model.get("backend") == str(asked).partition(":")[0]:
+            yield f"as asked for, although {note}"
+        elif note:
             yield f"{asked} was asked for: {note.removeprefix(f'{asked} is not used: ')}"
     for weights in result["weights"] if models else ():
         if weights["kind"] == "tiny":

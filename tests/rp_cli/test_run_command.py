@@ -471,6 +471,12 @@ def test_a_files_line_says_what_it_ran_on_and_what_was_asked_for():
     )
 
 
+def test_a_place_that_was_asked_for_and_taken_is_told_so():
+    placed = {**RESULT["pool"]["models"][0], "backend": "cuda", "note": "cuda is slow for it"}
+    line = result_line({**RESULT, "weights": [], "pool": {"models": [placed]}})
+    assert line.endswith("(as asked for, although cuda is slow for it)")
+
+
 def test_a_place_that_nobody_asked_for_needs_no_excuse():
     line = result_line({**RESULT, "asked": None, "weights": []})
     assert line.endswith("2 passed, 1 skipped in 9.0 s")

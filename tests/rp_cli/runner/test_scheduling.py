@@ -137,3 +137,12 @@ def test_the_newest_result_of_a_file_counts(tmp_path, monkeypatch):
     assert past is not None
     assert (past.failed, past.seconds, past.peak_bytes) == (True, 5.0, 200 << 20)
     assert past_of(Path("test_a.py"), history) is None
+
+
+def test_a_file_none_of_whose_tests_were_meant_did_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"path": "test_a.py", "status": status} for status in ("deselected", "failed")]
+    runs = [{"folder": str(tmp_path), "files": [row]} for row in rows]
+    past = past_of(Path("test_a.py"), read_history(runs))
+    assert past is not None
+    assert past.failed

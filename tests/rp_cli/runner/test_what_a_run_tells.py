@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rp_cli.errors import BadInputError, ExitCode
 from rp_cli.reporting.store import Store
 from rp_cli.runner.display import Bar
-from rp_cli.runner.junit import junit_xml
+from rp_cli.runner.junit import _names, junit_xml
 from rp_cli.runner.run import new_record
 from rp_cli.runner.selecting import parse_selection
 
@@ -128,6 +128,20 @@ def test_expressions_mean_what_python_means(text, letters):
     assert parse_selection(text)("".join(letters)) is eval(text, {}, values)
 
 
+@pytest.mark.parametrize(
+    ("test", "owner", "name"),
+    [
+        ("test_m.TestA.test_b", "test_m.TestA", "test_b"),
+        ("r/test_m.py::test_b", "r.test_m", "test_b"),
+        ("r/test_m.py::TestA::test_b[x.y::z]", "r.test_m.TestA", "test_b[x.y::z]"),
+        ("setUpClass (test_m.TestA)", "test_m.TestA", "setUpClass"),
+        ("test_m.py", "test_m", "test_m.py"),
+    ],
+)
+def test_junit_names_class_and_test(test, owner, name):
+    assert _names(test, Path("r/test_m.py")) == (owner, name)
+
+
 def test_junit_is_xml_that_counts_right(rp, three, tmp_path):
     (three / "test_d.py").write_text("import os\nprint('before')\nos.abort()\n")
     (three / "test_e.py").write_text(PASSES.replace("print('said')", "self.skipTest('not here')"))
@@ -143,6 +157,8 @@ def test_junit_is_xml_that_counts_right(rp, three, tmp_path):
     error = top.find(".//error")
     assert error is not None
     assert "SIGABRT" in str(error.get("message"))
+    broken = next(case for case in top.iter("testcase") if case.find("error") is not None)
+    assert (broken.get("classname"), broken.get("name")) == ("test_d", "test_d.py")
     assert "ran_in" in [one.get("name") for one in top.iter("property")]
 
 
