@@ -269,6 +269,8 @@ def _note_on_index(
 ) -> str:
     asked = _asked_index(wanted, preferences)
     _, _, index = got.partition(":")
+    if wanted.index and not index.isdigit() and not wanted.simulated:
+        return f"{wanted} is not used: there is one {wanted.backend}, without a number"
     if asked is None or not index.isdigit() or int(index) == asked:
         return ""
     missing = _missing_index(replace(wanted, index=asked), snapshot)

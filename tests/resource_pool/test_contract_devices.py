@@ -102,6 +102,13 @@ def test_a_preferred_index_out_of_range_is_the_best_other_index_and_logged(caplo
     ]
 
 
+def test_a_number_of_the_cpu_is_passed_over_and_logged(pool, machine, caplog):
+    assert pool.get_model("vision", "m", machine.loader(1), {"device": "cpu:3"}).device == "cpu"
+    assert fallbacks(caplog) == [
+        "vision:m goes to cpu: cpu:3 is not used: there is one cpu, without a number"
+    ]
+
+
 def test_a_preferred_index_without_room_is_the_other_gpu():
     machine = FakeMachine({"cpu": 1000, "cuda:0": 50, "cuda:1": 100})
     pool = machine.pool()
