@@ -98,7 +98,7 @@ class Lease:
         entering = aside(self._enter, threading.get_ident())
         try:
             return await asyncio.wrap_future(entering)
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or closed from outside
             # On the thread's own future: the loop may be closed by then.
             entering.add_done_callback(self._give_up)
             raise

@@ -135,7 +135,8 @@ class Mover:
             finally:
                 with self._store.lock:
                     self._store.ledger.settle(room)
-            kept = ("identity", "needed")
+            # Whose parameters they are is remembered by the marks, wherever the model is.
+            kept = entry.facts.keys() & {"identity", "needed", "shares"}
             facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
             facts.pop("marks", None)
             facts |= {"backend": backend, "key_dtype": dtype, "weights": weights}

@@ -175,7 +175,8 @@ def _fit(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision |
     # A device that was asked for by number may evict; else the first where nobody must go.
     best = first if asked is not None and isinstance(first, Decision) else fits[0]
     best = best if asked is not None else min(fits, key=lambda d: len(d.evict))
-    note = _note_on_index(wanted, best.device, request.preferences, snapshot)
+    obstacle = first if isinstance(first, str) else ""
+    note = _note_on_index(wanted, best.device, request.preferences, snapshot, obstacle)
     warning = (request.barred or {}).get(wanted.backend) if wanted.backend != CPU else None
     warned = f"{wanted} does not suit this model: {warning}" if warning else ""
     return replace(best, notes=tuple(text for text in (warned, note, *best.notes) if text))
@@ -265,7 +266,7 @@ def _indices(wanted: DeviceName, request: Request, snapshot: Snapshot) -> list[i
 
 
 def _note_on_index(
-    wanted: DeviceName, got: str, preferences: Preferences, snapshot: Snapshot
+    wanted: DeviceName, got: str, preferences: Preferences, snapshot: Snapshot, obstacle: str
 ) -> str:
     asked = _asked_index(wanted, preferences)
     _, _, index = got.partition(":")
@@ -274,4 +275,4 @@ def _note_on_index(
     if asked is None or not index.isdigit() or int(index) == asked:
         return ""
     missing = _missing_index(replace(wanted, index=asked), snapshot)
-    return f"{wanted.backend}:{asked} is not used: {missing or 'it has no room'}"
+    return f"{wanted.backend}:{asked} is not used: {missing or obstacle}"

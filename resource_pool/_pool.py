@@ -184,7 +184,7 @@ class ResourcePool(Management):
         )
         entry, model = self._obtain(identity, request, constructor)
         if keep_alive is not None:
-            entry.keep_alive = 60.0 * keep_alive
+            self._store.current(entry).keep_alive = 60.0 * keep_alive
         elif hardware_preferences is None and identity not in self._mover.demoted:
             self._known[plain] = entry.key
         return model

@@ -225,9 +225,13 @@ class Store(Shelf):
         entry.future.set_exception(error)
 
     def abandon(self, entry: Entry) -> None:
-        """Take out a load that nobody waits for any longer; its thread may still end it."""
+        """Take out a load that nobody waits for any longer; its thread may still end it.
+
+        What has facts already is no load but a move, and is there when it ends.
+        """
         with self.lock:
-            if entry.state is State.LOADING and self._entries.get(entry.key) is entry:
+            loads = entry.state is State.LOADING and not entry.facts
+            if loads and self._entries.get(entry.key) is entry:
                 del self._entries[entry.key]
 
     def reopen(self, entry: Entry, key: str) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from resource_pool.devices import modules
 from resource_pool.devices.flat import Inputs
+from resource_pool.devices.survey import Survey
 from resource_pool.errors import UnsupportedOperationError
 
 _ATTRIBUTE = "_rp_forward"
@@ -59,8 +61,8 @@ class Forward:
         self._lock = threading.Lock()
         self._converted: dict[Hashable, Computation] = {}
         self._compared: set[Hashable] = set()
-        self._parameters = tuple(model.parameters())
-        self._marks = _marks(self._parameters)
+        self._marks = _marks(model)
+        _all.add(self)
         # What generate() and the caller's tools read, as if it were the method itself.
         self.__signature__ = inspect.signature(functools.partial(type(model).forward, model))
         self.__name__ = "forward"
@@ -164,7 +166,7 @@ class Forward:
             raise UnsupportedOperationError(
                 f"{self.title} computes inference only; call model.eval() first."
             )
-        if _marks(self._parameters) != self._marks:
+        if _marks(model) != self._marks:
             raise UnsupportedOperationError(
                 f"{self.title} computes with the weights that the model had when it was placed, "
                 "and they have changed since: move it to the CPU with move_model_to_device, "
@@ -172,10 +174,23 @@ class Forward:
             )
 
 
-def _marks(parameters: Sequence[Any]) -> list[tuple[int, int]] | None:
+# For a forked child: another thread may have held a lock.
+_all: weakref.WeakSet[Forward] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for forward in _all:
+        forward._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _marks(model: Any) -> list[tuple[int, int, int]] | None:
     """Return what tells whether weights change: see ``survey.Marks``; None where nothing does."""
     try:
-        return [(one._version, one.data_ptr()) for one in parameters]
+        return [(id(one), one._version, one.data_ptr()) for one in Survey(model).parameters]
     except RuntimeError:  # tensors of inference mode count no versions
         return None
 

@@ -155,7 +155,7 @@ def import_openvino() -> Any:
         import openvino
     finally:
         if before is absent:
-            del sys.modules[_TELEMETRY]
+            sys.modules.pop(_TELEMETRY, None)
     return openvino
 
 

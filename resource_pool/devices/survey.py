@@ -129,7 +129,7 @@ class Survey:
 def _storage_of(tensor: Any) -> Any:
     try:
         return tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, RuntimeError, ValueError):  # ValueError: a lazy one
         return tensor
 
 

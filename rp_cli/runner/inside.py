@@ -14,7 +14,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 from rp_cli.runner import limits
@@ -102,12 +103,19 @@ def _restored() -> Iterator[None]:
     try:
         yield
     finally:
+        added = set(sys.path) - set(path)
         os.environ.clear()
         os.environ.update(environment)
         sys.path[:], sys.argv[:] = path, arguments
         os.chdir(folder)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        tested = {name for name in set(sys.modules) - modules if name.startswith("test_")}
-        for name in tested:
-            del sys.modules[name]
+        for name in set(sys.modules) - modules:
+            if name.startswith("test_") or _is_beside(name, added):
+                del sys.modules[name]
         gc.collect()
+
+
+def _is_beside(name: str, folders: Collection[str]) -> bool:
+    """Whether a module lies in a folder of a test file's own: the next one has others so named."""
+    file = getattr(sys.modules[name], "__file__", None)
+    return file is not None and any(Path(file).is_relative_to(folder) for folder in folders)

@@ -86,6 +86,10 @@ def _mappings_of(classes: list[str]) -> list[Any]:
     return [mapping for mapping in found if mapping is not None]
 
 
+# Options of from_pretrained with which it places the model itself.
+_TOUCHES_DEVICES = {"device_map", "tp_plan", "tp_size", "quantization_config", "max_memory"}
+
+
 def load_shared(plan: Mapping[str, Any]) -> str:
     """Load a model into the pool as the files would; return why not, or "".
 
@@ -103,6 +107,9 @@ def _load_shared(plan: Mapping[str, Any]) -> str:
 
     from resource_pool import get_global_resource_pool, preferences_from_environment
 
+    touching = _TOUCHES_DEVICES & plan["options"].keys()
+    if touching:  # a CUDA that is in use forbids to fork
+        return f"it is loaded with {', '.join(sorted(touching))}"
     pool = get_global_resource_pool()
     path, variant = _resolved(plan)
     preferences = plan["preferences"]

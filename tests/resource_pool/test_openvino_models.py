@@ -221,6 +221,14 @@ def test_weights_that_changed_since_are_an_error_until_it_is_placed_again(pool):
     torch.testing.assert_close(model(**inputs).last_hidden_state, expected, rtol=0, atol=1e-4)
 
 
+def test_a_layer_that_was_replaced_is_a_change_of_weights(pool):
+    model = pool.get_model("embedding", "bert", lambda: load("bert", "AutoModel"), OPENVINO)
+    size = model.config.hidden_size
+    model.pooler.dense = torch.nn.Linear(size, size)
+    with pytest.raises(UnsupportedOperationError, match="changed since"):
+        model(**example_inputs(model, batch=1))
+
+
 @pytest.mark.parametrize("wrong", ["hello", torch.tensor([[10**6]])], ids=["text", "no such token"])
 def test_arguments_that_torch_does_not_take_raise_what_they_do_there(shared, wrong):
     model = shared.get_model("embedding", "bert", None, OPENVINO)

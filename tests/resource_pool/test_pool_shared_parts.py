@@ -222,6 +222,36 @@ def test_a_model_that_shares_weights_is_not_moved_by_itself():
     assert model.device == "cuda:0"
 
 
+def test_a_model_that_was_moved_still_shares_with_those_that_come_later():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool, keeps = machine.pool(), []
+    pool.get_model("vision", "m", machine.loader(10), {"device": "cpu"}, variant="a")
+    keeps.append(next(iter(pool.models.values())))
+    pool.get_model("vision", "m", lambda: keeps[0], {"device": "cpu"}, variant="b")
+    _, second = pool.models
+    pool.pin(second)
+    keeps.clear()
+    pool.clear()
+    pool.unpin(second)
+    moved = pool.move_model_to_device("vision", "m", "cuda:0", variant="b")
+    same = {"device": "cuda:0"}
+    lease = pool.lease("vision", "m", lambda: moved, same, variant="c")
+    with lease, pytest.raises(DeviceBusyError, match="shares weights"):
+        pool.move_model_to_device("vision", "m", "cpu", variant="b")
+    assert moved.device == "cuda:0"
+
+
+def test_a_lazy_model_leaves_no_charge(torch_pool):
+    def load():
+        model = Model()
+        model.later = torch.nn.LazyLinear(4)
+        return model
+
+    torch_pool.get_model("vision", "m", load, {"device": "cpu"})
+    assert torch_pool.clear()["removed"] == 1
+    assert torch_pool.get_stats()["devices"] == {}
+
+
 # -- what a load that failed, or that nobody waited for, leaves behind --------------------------
 
 CPU = {"device": "cpu", "force_device": True}
