@@ -12,7 +12,8 @@ from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
 from resource_pool._observer import Observer
 from resource_pool._planner import on_cpu
-from resource_pool._plans import Decision, Request, memory_place, torch_name
+from resource_pool._plans import Decision, Request, memory_place
+from resource_pool._precisions import proved_dtypes
 from resource_pool._preferences import DeviceName
 from resource_pool._store import Store
 
@@ -69,12 +70,15 @@ class Ladder:
         """Return the half type that the device proved, unless the caller chose a precision."""
         if request.preferences.precision or decision.backend == CPU:
             return None
-        devices = self._hardware().get("details", {}).get(decision.backend, {}).get("devices", ())
-        each = [
-            {*device.get("dtypes", ())}
-            for device in devices
-            if torch_name(DeviceName(decision.backend, device["index"])) in decision.devices
+        report = self._hardware()
+        proved = [
+            proved_dtypes(DeviceName(decision.backend, _index(name)), report) or set()
+            for name in decision.devices
         ]
-        proved = set.intersection(*each) if each else set()
-        names = {"bf16": "bfloat16", "fp16": "float16"}
-        return next((names[short] for short in names if short in proved), None)
+        half = set.intersection(*proved)
+        return next((name for name in ("bfloat16", "float16") if name in half), None)
+
+
+def _index(device: str) -> int | None:
+    number = device.partition(":")[2]
+    return int(number) if number.isdigit() else None

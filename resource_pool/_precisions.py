@@ -23,7 +23,7 @@ def dtype_for(
         proved: set[str] | None = {"float32", "int8"} | _halves(wanted, report)
     else:
         # int8 needs quantized layers, which a cast does not make.
-        proved = _proved_dtypes(wanted, report) if asked != "int8" else set()
+        proved = proved_dtypes(wanted, report) if asked != "int8" else set()
     if proved is None or asked in proved:
         return asked, ""
     if _is_forced_backend(wanted, request.preferences):
@@ -45,7 +45,7 @@ def _smaller_for_browsers(
 
 def _halves(wanted: DeviceName, report: Mapping[str, Any]) -> set[str]:
     """Return float16 where a real browser computed in it."""
-    real = set() if wanted.simulated else _proved_dtypes(wanted, report) or set()
+    real = set() if wanted.simulated else proved_dtypes(wanted, report) or set()
     return real & {"float16"}
 
 
@@ -55,7 +55,7 @@ def devices_of(backend: str, report: Mapping[str, Any]) -> list[Mapping[str, Any
     return [device for device in seen if device.get("dtypes")]
 
 
-def _proved_dtypes(wanted: DeviceName, report: Mapping[str, Any]) -> set[str] | None:
+def proved_dtypes(wanted: DeviceName, report: Mapping[str, Any]) -> set[str] | None:
     """Return torch's names of the dtypes that were proved on a device; None where unknown."""
     for device in devices_of(wanted.backend, report):
         if wanted.index in (None, device["index"]):

@@ -161,3 +161,24 @@ def test_the_precision_is_that_of_the_chosen_device():
     for device, dtype in (("cuda:0", "bfloat16"), ("cuda:1", None)):
         request = Request("m", parse_preferences({"device": device, "precision": "bf16"}))
         assert decide_on(request, hardware).dtype == dtype
+
+
+def test_a_smaller_dtype_is_one_that_the_very_devices_proved():
+    from resource_pool._ladder import Ladder
+
+    gpus = [{"index": 0, "dtypes": ["fp32", "fp16"]}, {"index": 1, "dtypes": ["fp32", "bf16"]}]
+    devices = {"cuda": {"devices": gpus}, "mps": {"devices": gpus[:1]}}
+    ladder = Ladder(None, None, None, lambda: {"details": devices})
+    request = Request("m", parse_preferences({}))
+    found = [
+        ladder._smaller_dtype(
+            request, Decision(name.partition(":")[0], name, "float32", spread=spread)
+        )
+        for name, spread in (
+            ("cuda:0", None),
+            ("cuda:1", None),
+            ("cuda:0+cuda:1", {"cuda:0": 1, "cuda:1": 1}),
+            ("mps", None),
+        )
+    ]
+    assert found == ["float16", "bfloat16", None, "float16"]
