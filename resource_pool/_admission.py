@@ -21,7 +21,12 @@ from resource_pool._routes import Routes
 from resource_pool._store import Store
 from resource_pool._waiting import Joined
 from resource_pool.devices import Devices
-from resource_pool.errors import InsufficientMemoryError, LoadTimeoutError, PoolError
+from resource_pool.errors import (
+    InsufficientMemoryError,
+    LoadTimeoutError,
+    PoolError,
+    RecursiveLoadError,
+)
 
 
 class Admission:
@@ -29,6 +34,8 @@ class Admission:
 
     ``_planning`` is held while one load is planned and what must go for it is going, so that two
     loads do not count on the same room. It is not held while a model loads, and no hit takes it.
+    It is reentrant only to tell a finalizer (or a signal handler) that asks in the middle of its
+    own thread's plan, and would wait for ever: ``_is_planning`` guards that plan against it.
     The store's lock guards routes and experience.
     """
 
@@ -47,7 +54,8 @@ class Admission:
         self._store, self._devices, self._log = store, devices, log
         self._hardware = hardware
         self._deadline = load_deadline
-        self._planning = threading.Lock()
+        self._planning = threading.RLock()
+        self._is_planning = False  # guarded by _planning
         self._routes = Routes()
         self._experience = Experience(estimate)
 
@@ -85,7 +93,7 @@ class Admission:
 
     def after_fork(self) -> None:
         """In a forked child, where no other thread is left."""
-        self._planning = threading.Lock()
+        self._planning, self._is_planning = threading.RLock(), False
 
     def _join(self, signature: tuple[Any, ...], *, lessee: int | None) -> Joined | None:
         with self._store.lock:
@@ -134,14 +142,28 @@ class Admission:
 
     @contextlib.contextmanager
     def _planned_alone(self, identity: Identity) -> Iterator[None]:
-        if not self._planning.acquire(timeout=-1 if self._deadline is None else self._deadline):
-            raise LoadTimeoutError(
-                f"{identity.label} waited {self._deadline:g} s for the plan of another load."
-            )
+        timeout = -1 if self._deadline is None else self._deadline
+        acquired: list[bool] = []
         try:
-            yield
+            # In one call: no signal may come between the lock and the note that it is held.
+            acquired.extend(map(self._planning.acquire, [True], [timeout]))
+            if True not in acquired:
+                raise LoadTimeoutError(
+                    f"{identity.label} waited {self._deadline:g} s for the plan of another load."
+                )
+            if self._is_planning:
+                raise RecursiveLoadError(
+                    f"{identity.label} is asked for in the middle of another plan of this thread, "
+                    "by a finalizer or a signal handler; ask for it outside of that."
+                )
+            self._is_planning = True
+            try:
+                yield
+            finally:
+                self._is_planning = False
         finally:
-            self._planning.release()
+            if True in acquired:
+                self._planning.release()
 
     def _admit(
         self,

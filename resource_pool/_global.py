@@ -11,7 +11,8 @@ from resource_pool._events import Event
 from resource_pool._pool import ResourcePool
 
 _global_pool: ResourcePool | None = None
-_global_lock = threading.Lock()  # guards _global_pool
+# Guards _global_pool; a finalizer may ask for it at any moment.
+_global_lock = threading.RLock()
 
 
 def get_global_resource_pool() -> ResourcePool:
@@ -23,7 +24,8 @@ def get_global_resource_pool() -> ResourcePool:
     global _global_pool
     with _global_lock:
         if _global_pool is None:
-            _global_pool = ResourcePool()
+            made = ResourcePool()
+            _global_pool = _global_pool or made
         else:
             _global_pool._read_environment()
         return _global_pool
@@ -36,7 +38,7 @@ def note_placement(key: str, reason: str, numbers: Mapping[str, Any]) -> None:
 
 def _after_fork() -> None:
     global _global_lock
-    _global_lock = threading.Lock()
+    _global_lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -28,7 +28,7 @@ class Placed:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may place a model at any moment
         self._rows: dict[int, tuple[weakref.ref[Any], Owner]] = {}
         self._sweep_at = _SWEEP_AFTER
 
@@ -62,7 +62,7 @@ class Placed:
 
     def after_fork(self) -> None:
         """In a forked child: another thread may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def _sweep(self) -> None:
         self._rows = {number: row for number, row in self._rows.items() if row[0]() is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -11,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from resource_pool import (
-    RecursiveLoadError,
-)
+from resource_pool import InsufficientMemoryError, RecursiveLoadError, get_global_resource_pool
+from resource_pool._entries import Mark
+from resource_pool._parts import Owner, Placed
 from resource_pool.testing import MIB, FakeMachine, FakeModel
 
 GPU = {"device": "cuda:0"}
@@ -42,6 +43,85 @@ def test_two_loads_that_wait_for_each_other_are_told():
             f.result(WAIT) for f in (threads.submit(ask, "a", "b"), threads.submit(ask, "b", "a"))
         ]
     assert any(isinstance(result, RecursiveLoadError) for result in results)
+
+
+class Cyclic:
+    """Goes only with the garbage collector, and calls back then."""
+
+    def __init__(self, call):
+        self.call, self.me = call, self
+
+    def __del__(self):
+        self.call()
+
+
+def within_time(call):
+    """Return the result of a call that may hang; a thread that does is left behind."""
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
+    thread.start()
+    thread.join(WAIT)
+    assert results, "it hangs"
+    return results[0]
+
+
+def test_a_finalizer_that_asks_the_pool_while_its_thread_plans_is_told():
+    machine = FakeMachine({"cpu": 100})
+    pool, answers = machine.pool(), []
+    here = pool.get_model("vision", "here", machine.loader(60))
+
+    def ask_again() -> None:
+        answers.append(pool.get_model("vision", "here", machine.loader(60)))  # a hit plans nothing
+        try:
+            pool.get_model("vision", "other", machine.loader(1))
+        except RecursiveLoadError as error:
+            answers.append(error)
+
+    def ask() -> str:
+        Cyclic(ask_again)
+        try:
+            pool.get_model("vision", "next", machine.loader(90), needs=90 * MIB)
+        except InsufficientMemoryError:
+            return "no room"
+        return "room"
+
+    gc.disable()  # it is collected where the plan finds no room, and not before
+    try:
+        assert within_time(ask) == "no room"
+    finally:
+        gc.enable()
+    assert answers[0] is here
+    assert isinstance(answers[1], RecursiveLoadError)
+    assert pool.get_model("vision", "other", machine.loader(1)).device == "cpu"
+
+
+def test_a_finalizer_that_places_a_model_while_its_thread_notes_parts_does_not_hang():
+    placed, parts = Placed(), [FakeModel(FakeMachine({"cpu": 100}), 1) for _ in range(2)]
+
+    class Parts(list):
+        def __iter__(self):
+            placed.claim(parts[1:], Owner(Mark(), "finalizer"))
+            return super().__iter__()
+
+    assert within_time(lambda: placed.claim(Parts(parts[:1]), Owner(Mark(), "load"))) == {}
+
+
+def test_a_finalizer_that_asks_for_the_global_pool_gets_the_one_that_is_being_made(monkeypatch):
+    from resource_pool import _global
+
+    made = []
+
+    class Pool:
+        def __init__(self):
+            made.append(self)
+            self.inner = get_global_resource_pool() if len(made) == 1 else None
+
+        def _read_environment(self):
+            pass
+
+    monkeypatch.setattr(_global, "ResourcePool", Pool)
+    monkeypatch.setattr(_global, "_global_pool", None)
+    assert within_time(get_global_resource_pool) is made[0].inner is get_global_resource_pool()
 
 
 def test_a_thread_that_waits_for_a_load_that_has_just_ended_is_no_cycle():
