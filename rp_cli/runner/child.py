@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hardware_detection.files import write_atomically
+from rp_cli.runner.journal import NO_JOURNAL, Journal, journal_of
 from rp_cli.runner.selecting import Selection, parse_selection
 from rp_cli.runner.unittests import run_unittests, shortened
 
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     from resource_pool import ResourcePool
 
 
-def run_file(path: Path, stream: TextIO, meant: Selection = lambda _: True) -> dict[str, Any]:
+def run_file(
+    path: Path,
+    stream: TextIO,
+    meant: Selection = lambda _: True,
+    journal: Journal = NO_JOURNAL,
+) -> dict[str, Any]:
     """Import and run a test file; return what it did.
 
     Returns:
@@ -41,16 +47,16 @@ def run_file(path: Path, stream: TextIO, meant: Selection = lambda _: True) -> d
     except BaseException as error:  # whatever a file does when it is imported, it is told
         trace = shortened(traceback.format_exc())
         return {"tests": [], "error": trace, "exception": type(error).__name__, "pool": {}}
-    done = run_unittests(module, stream, meant)
+    done = run_unittests(module, stream, meant, journal)
     return {"error": "", **done, **_generated_facts(module), "pool": use.facts()}
 
 
-def run_file_with_pytest(path: Path, meant: Selection) -> dict[str, Any]:
+def run_file_with_pytest(path: Path, meant: Selection, journal: Journal) -> dict[str, Any]:
     """Run a file under pytest; return what :func:`run_file` returns."""
     from rp_cli.runner.pytests import run_pytest
 
     use = _PoolUse()
-    done, module = run_pytest(path, meant)
+    done, module = run_pytest(path, meant, journal)
     facts = _generated_facts(module) if module is not None else {}
     return {**done, **facts, "pool": use.facts()}
 
@@ -134,10 +140,11 @@ def main(test_file: str, result_file: str, style: str = "unittest", selection: s
     """Run a test file, which sees itself as a script does, and write the result as JSON."""
     logging.basicConfig(level=logging.WARNING)
     path, meant = Path(test_file), parse_selection(selection)
+    journal = Journal(journal_of(Path(result_file)))
     sys.argv[:] = [test_file]
     sys.path.insert(0, str(path.resolve().parent))
     if style == "pytest":
-        result = run_file_with_pytest(path, meant)
+        result = run_file_with_pytest(path, meant, journal)
     else:
-        result = run_file(path, sys.stderr, meant)
+        result = run_file(path, sys.stderr, meant, journal)
     write_atomically(Path(result_file), json.dumps(result, default=str))

@@ -19,8 +19,8 @@ def junit_xml(record: Mapping[str, Any]) -> str:
     """Return one ``testsuite`` per file, one ``testcase`` per test.
 
     A file that broke (a crash, a deadline, an import that failed, no test) has a testcase of its
-    own with an error, so that it is counted by whoever reads only tests; a file that was not run
-    has one that is skipped.
+    own with an error, so that it is counted by whoever reads only tests, unless a test that ran
+    then has that error; a file that was not run has one that is skipped.
     """
     suites = Element("testsuites", name="rp run", time=_seconds(record["seconds"]))
     for result in record["files"]:
@@ -44,13 +44,19 @@ def _add_suite(suites: Element, result: Mapping[str, Any]) -> None:
         SubElement(properties, "property", name=name, value=_legal(value))
     for test in result["tests"]:
         _add_case(suite, path, test)
-    if result["status"] in ("crashed", "timeout", "error", "no_tests"):
+    if _broke_by_itself(result):
         detail = result["error"] or "the file has no tests"
         broken = {"name": Path(path).name, "status": "error", "detail": detail}
         _add_case(suite, path, {**broken, "exception": result["exception"] or result["status"]})
     _count(suite)
     if result["output"]:
         SubElement(suite, "system-out").text = _legal(result["output"])
+
+
+def _broke_by_itself(result: Mapping[str, Any]) -> bool:
+    """Whether a file broke, and none of its tests is said to be the one that ran then."""
+    broke = result["status"] in ("crashed", "timeout", "error", "no_tests")
+    return broke and all(test.get("exception") != result["status"] for test in result["tests"])
 
 
 def _add_case(suite: Element, path: str, test: Mapping[str, Any]) -> None:

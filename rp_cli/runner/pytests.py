@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from rp_cli.runner.journal import NO_JOURNAL, Journal
 from rp_cli.runner.selecting import Selection
 from rp_cli.runner.unittests import shortened
 
 
-def run_pytest(path: Path, meant: Selection) -> tuple[dict[str, Any], types.ModuleType | None]:
+def run_pytest(
+    path: Path, meant: Selection, journal: Journal = NO_JOURNAL
+) -> tuple[dict[str, Any], types.ModuleType | None]:
     """Run a file's tests; return ``tests``, ``deselected``, ``error``, and the file's module."""
-    recorder = Recorder(meant)
+    recorder = Recorder(meant, journal)
     # Records are ours to keep; and one process is what this file gets.
     options = ["-q", "-p", "no:cacheprovider"]
     options += ["-n", "0"] if importlib.util.find_spec("xdist") else []
@@ -27,11 +30,11 @@ def run_pytest(path: Path, meant: Selection) -> tuple[dict[str, Any], types.Modu
 class Recorder:
     """A plugin that notes results in the form of ``RecordingResult``."""
 
-    def __init__(self, meant: Selection) -> None:
+    def __init__(self, meant: Selection, journal: Journal = NO_JOURNAL) -> None:
         self.tests: dict[str, dict[str, Any]] = {}
         self.deselected = 0
         self.module: types.ModuleType | None = None
-        self._meant = meant
+        self._meant, self._journal = meant, journal
         self._broken: list[str] = []
 
     def problem(self, code: int) -> str:
@@ -61,6 +64,15 @@ class Recorder:
         """Keep why a file could not be collected."""
         if report.failed:
             self._broken.append(shortened(str(report.longrepr)))
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Note which test runs."""
+        self._journal.begun(nodeid)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Note what it did."""
+        if nodeid in self.tests:
+            self._journal.ended(self.tests[nodeid])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the worst of setup, call and teardown, and the seconds of all three."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hardware_detection.process import Outcome
+from rp_cli.runner.journal import journal_of, read_journal
 
 MISSING_WEIGHTS = "WeightsUnavailableError"
 # Statuses that are no failure.
@@ -49,15 +50,21 @@ def file_result(file: Path, result_file: Path, ending: Ending) -> FileResult:
     Its keys: path, status (passed, failed, error, skipped, deselected, no_tests, crashed or
     timeout), seconds, error, exception, model, asked, weights, tests and pool as ``run_file``
     tells them, resources {cpu_seconds, peak_mb, shared_mb}, output, ran_in, and the cluster's node.
+    Of a file that broke, tests are those that had ended, and the one that ran as an error.
     """
     found = _read(result_file)
-    told = found or {}
+    wrote = found is not None
+    ended, running = ([], None) if wrote else read_journal(journal_of(result_file))
+    told = found or {"tests": ended}
+    broken = _broken(ending, wrote=wrote)
     tests = told.get("tests", [])
-    error = ending.killed or _crash(ending, wrote=found is not None) or told.get("error", "")
+    error = ending.killed or _crash(ending, wrote=wrote) or told.get("error", "")
+    if running is not None:
+        error = f"{error}; it was running {running['name']}"
+        tests = [*tests, _cut_short(running, broken, error, ending.seconds)]
     return {
         "path": str(file),
-        "status": _broken(ending, wrote=found is not None)
-        or _status(error, tests, told.get("deselected", 0)),
+        "status": broken or _status(error, tests, told.get("deselected", 0)),
         "seconds": ending.seconds,
         "error": error,
         "exception": told.get("exception", ""),
@@ -115,6 +122,13 @@ def _lacks_weights(result: Mapping[str, Any]) -> bool:
     bad = [test for test in result["tests"] if test["status"] in ("failed", "error")]
     kinds = {test["exception"] for test in bad} | ({result["exception"]} - {""})
     return kinds == {MISSING_WEIGHTS}
+
+
+def _cut_short(running: Mapping[str, Any], why: str, error: str, seconds: float) -> dict[str, Any]:
+    """Return the record of the test that ran when its file broke: an error, of the file's kind."""
+    took = max(0.0, seconds - running["after"])
+    about = {"name": running["name"], "status": "error", "seconds": took}
+    return {**about, "detail": error, "exception": why}
 
 
 def _broken(ending: Ending, *, wrote: bool) -> str:

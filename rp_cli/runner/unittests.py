@@ -7,8 +7,10 @@ import traceback
 import types
 import unittest
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, TextIO
 
+from rp_cli.runner.journal import NO_JOURNAL, Journal
 from rp_cli.runner.selecting import Selection
 
 Test = unittest.TestCase
@@ -17,14 +19,17 @@ Test = unittest.TestCase
 _DETAIL_CHARACTERS = 32 * 1024
 
 
-def run_unittests(module: types.ModuleType, stream: TextIO, meant: Selection) -> dict[str, Any]:
+def run_unittests(
+    module: types.ModuleType, stream: TextIO, meant: Selection, journal: Journal = NO_JOURNAL
+) -> dict[str, Any]:
     """Run a module's tests as unittest does; return ``tests`` and how many were ``deselected``."""
     suite = unittest.defaultTestLoader.loadTestsFromModule(module)
     every = list(_tests(suite))
     chosen = [test for test in every if meant(test.id())]
     if len(chosen) < len(every):
         suite = unittest.TestSuite(chosen)
-    runner = unittest.TextTestRunner(stream=stream, verbosity=2, resultclass=RecordingResult)
+    recording = partial(RecordingResult, journal=journal)
+    runner = unittest.TextTestRunner(stream=stream, verbosity=2, resultclass=recording)
     result = runner.run(suite)
     records = result.records if isinstance(result, RecordingResult) else {}
     tests = [{"name": name, **record} for name, record in records.items()]
@@ -42,20 +47,27 @@ def _tests(suite: unittest.TestSuite) -> Iterator[Test]:
 class RecordingResult(unittest.TextTestResult):
     """Prints as unittest does, and keeps each test's status, seconds and detail."""
 
-    def __init__(self, stream: Any, descriptions: bool, verbosity: int) -> None:
+    def __init__(
+        self, stream: Any, descriptions: bool, verbosity: int, journal: Journal = NO_JOURNAL
+    ) -> None:
         super().__init__(stream, descriptions, verbosity)
         self.records: dict[str, dict[str, Any]] = {}
         self._started = 0.0
+        self._running, self._journal = "", journal
 
     def startTest(self, test: Test) -> None:  # noqa: N802
         """Note the time; a test that reports nothing more has passed."""
         super().startTest(test)
         self._started = time.perf_counter()
+        self._running = test.id()
+        self._journal.begun(self._running)
         self._record(test, "passed", "")
 
     def stopTest(self, test: Test) -> None:  # noqa: N802
         """Note how long the test took."""
         self.records[test.id()]["seconds"] = time.perf_counter() - self._started
+        self._running = ""
+        self._note(test.id())
         super().stopTest(test)
 
     def addFailure(self, test: Test, err: Any) -> None:  # noqa: N802
@@ -99,6 +111,11 @@ class RecordingResult(unittest.TextTestResult):
             "detail": shortened(detail),
             "exception": kind.__name__ if kind else "",
         }
+        if not self._running:  # a class that could not be set up, or not be taken down
+            self._note(test.id())
+
+    def _note(self, name: str) -> None:
+        self._journal.ended({"name": name, **self.records[name]})
 
 
 def shortened(detail: str) -> str:
