@@ -69,7 +69,10 @@ class Settings:
 
 @dataclass
 class Running:
-    """A file that runs; times are monotonic. ``started`` is None until its process is there."""
+    """A file that runs; times are monotonic. ``started`` is None until its process is there.
+
+    ``begun`` is what a GPU's worker says, which has run other files before.
+    """
 
     task: Task
     worker: Worker
@@ -78,6 +81,7 @@ class Running:
     asked: float
     started: float | None = None
     pid: int | None = None
+    begun: bool = False
     shared_bytes: int = 0
     killed: str = ""
     killed_at: float = 0.0
@@ -97,6 +101,7 @@ class Dispatcher:
         self._stop, self._watcher = stop, watcher
         self._waiting: list[Task] = []
         self._running: dict[int, Running] = {}
+        self._asked_again: set[int] = set()
         self._processes = limits.processes_now()
         self.stopped_early = False
         fleet.listener = self
@@ -213,6 +218,11 @@ class Dispatcher:
             run = self._running[number]
             run.started, run.pid, run.shared_bytes = time.monotonic(), pid, shared_bytes
 
+    def on_begun(self, number: int) -> None:
+        """From now on, the end of its worker is a file's own doing."""
+        if number in self._running:
+            self._running[number].begun = True
+
     def on_ended(self, number: int, ended: Mapping[str, Any]) -> None:
         """Record a file that has ended, and drop the models that no other file needs."""
         if number not in self._running:
@@ -231,11 +241,22 @@ class Dispatcher:
                 continue
             if run.killed:
                 self.on_ended(number, {"code": -9})
-                continue
-            del self._running[number]
-            self._fleet.ignore(run.output)
-            run.output.close()
-            self._waiting.insert(0, _alone(run.task))
+            else:
+                self._put_back(_alone(run.task))
+
+    def _ask_again(self, number: int, ended: Mapping[str, Any]) -> None:
+        """Run once more what did nothing yet; the second time, it has ended like that."""
+        if number in self._asked_again:
+            self.on_ended(number, ended)
+            return
+        self._asked_again.add(number)
+        self._put_back(self._running[number].task)
+
+    def _put_back(self, task: Task) -> None:
+        run = self._running.pop(task.number)
+        self._fleet.ignore(run.output)
+        run.output.close()
+        self._waiting.insert(0, task)
 
     def _record(self, run: Running, ended: Mapping[str, Any]) -> None:
         self._fleet.ignore(run.output)
@@ -256,11 +277,10 @@ class Dispatcher:
     # -- looking -------------------------------------------------------------------------
 
     def _look(self) -> None:
+        self._look_at_workers()
         now = time.monotonic()
         for number, run in list(self._running.items()):
-            if run.worker.kind != "zygote" and run.worker.has_ended():
-                self.on_ended(number, self._fleet.forget(run.worker))
-            elif run.killed and now - run.killed_at >= _KILLED_SECONDS:
+            if run.killed and now - run.killed_at >= _KILLED_SECONDS:
                 self.on_ended(number, {"code": None})
             elif run.started is not None and now - run.started >= self._settings.timeout_seconds:
                 after = f"{self._settings.timeout_seconds:g} s"
@@ -269,6 +289,22 @@ class Dispatcher:
                 self._fleet.end_zygotes()
         self._fleet.look()
         self._look_at_processes()
+
+    def _look_at_workers(self) -> None:
+        """Tell the end of the files whose worker has ended, and has not told it."""
+        own = [run for run in self._running.values() if run.worker.kind != "zygote"]
+        ended = [run for run in own if run.worker.has_ended()]
+        if ended:
+            self._fleet.listen(0.0)  # what they said before
+        for run in ended:
+            number = run.task.number
+            if number not in self._running:
+                continue
+            told = self._fleet.forget(run.worker)
+            if run.worker.kind == "gpu" and not (run.begun or run.killed):
+                self._ask_again(number, told)
+            else:
+                self.on_ended(number, told)
 
     def _look_at_processes(self) -> None:
         """Kill a file that starts processes without end; root is bound by no other limit."""

@@ -26,6 +26,9 @@ class Listener(Protocol):
     def on_started(self, number: int, pid: int, shared_bytes: int) -> None:
         """The process of a file is there."""
 
+    def on_begun(self, number: int) -> None:
+        """A GPU's worker has taken a file up."""
+
     def on_ended(self, number: int, ended: Mapping[str, Any]) -> None:
         """A file's process has ended: code, seconds, cpu_seconds, peak_bytes."""
 
@@ -185,10 +188,13 @@ class Fleet:
         order = sorted(range(len(self._gpus)), key=lambda index: self._gpus[index] is None)
         for index in order:
             worker = self._gpus[index]
-            if worker is None:
-                return self._start_gpu(index)
-            if not busy(worker):
+            if worker is not None and busy(worker):
+                continue
+            if worker is not None and not worker.has_ended():
                 return worker
+            if worker is not None:
+                self.forget(worker)
+            return self._start_gpu(index)
         raise LookupError("no GPU is idle")
 
     def _start_gpu(self, index: int) -> Worker:
@@ -201,7 +207,10 @@ class Fleet:
     def _hear_gpu(self, worker: Worker) -> None:
         messages = worker.channel.receive()
         for message, _ in messages or ():
-            self.listener.on_ended(message["number"], message)
+            if message["event"] == "begun":
+                self.listener.on_begun(message["number"])
+            else:
+                self.listener.on_ended(message["number"], message)
         if messages is None:  # the files that ran there find it ended
             self.ignore(worker.channel)
             worker.kill()

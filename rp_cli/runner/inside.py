@@ -33,8 +33,12 @@ def main(end: str, once: str) -> None:
             limits.restrain(message["memory_bytes"], message["processes"])
             _run(message)
             return
+        number = message["number"]
+        channel.send({"event": "begun", "number": number})
         with _restored():
-            channel.send({"event": "ended", "number": message["number"], **_measured(message)})
+            took = _measured(message)
+        # Last of all: whatever cleaning up does to this process, that file has done it.
+        channel.send({"event": "ended", "number": number, **took})
 
 
 def _messages(channel: Channel) -> Iterator[tuple[Message, list[int]]]:
