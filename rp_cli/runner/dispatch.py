@@ -223,6 +223,11 @@ class Dispatcher:
         if number in self._running:
             self._running[number].begun = True
 
+    def on_unforked(self, number: int, why: str) -> None:
+        """Try it once more, when others may have ended."""
+        if number in self._running:
+            self._ask_again(number, {"code": None, "why": why})
+
     def on_ended(self, number: int, ended: Mapping[str, Any]) -> None:
         """Record a file that has ended, and drop the models that no other file needs."""
         if number not in self._running:
@@ -242,7 +247,7 @@ class Dispatcher:
             if run.killed:
                 self.on_ended(number, {"code": -9})
             else:
-                self._put_back(_alone(run.task))
+                self._waiting.insert(0, _alone(self._withdrawn(number)))
 
     def _ask_again(self, number: int, ended: Mapping[str, Any]) -> None:
         """Run once more what did nothing yet; the second time, it has ended like that."""
@@ -250,13 +255,13 @@ class Dispatcher:
             self.on_ended(number, ended)
             return
         self._asked_again.add(number)
-        self._put_back(self._running[number].task)
+        self._waiting.append(self._withdrawn(number))
 
-    def _put_back(self, task: Task) -> None:
-        run = self._running.pop(task.number)
+    def _withdrawn(self, number: int) -> Task:
+        run = self._running.pop(number)
         self._fleet.ignore(run.output)
         run.output.close()
-        self._waiting.insert(0, task)
+        return run.task
 
     def _record(self, run: Running, ended: Mapping[str, Any]) -> None:
         self._fleet.ignore(run.output)
@@ -266,7 +271,7 @@ class Dispatcher:
             cpu_seconds=ended.get("cpu_seconds"),
             peak_bytes=ended.get("peak_bytes"),
             shared_bytes=run.shared_bytes,
-            killed=run.killed,
+            killed=run.killed or ended.get("why", ""),
             output=run.output.close(),
             ran_in=run.worker.name,
         )

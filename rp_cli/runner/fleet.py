@@ -29,6 +29,9 @@ class Listener(Protocol):
     def on_begun(self, number: int) -> None:
         """A GPU's worker has taken a file up."""
 
+    def on_unforked(self, number: int, why: str) -> None:
+        """No process could be forked for a file."""
+
     def on_ended(self, number: int, ended: Mapping[str, Any]) -> None:
         """A file's process has ended: code, seconds, cpu_seconds, peak_bytes."""
 
@@ -129,6 +132,8 @@ class Fleet:
             self._ready(branch, message["problem"])
         elif event == "started" and number >= 0:
             self.listener.on_started(number, message["pid"], message["shared_bytes"])
+        elif event == "unforked" and number >= 0:  # a model's: its channel has ended
+            self.listener.on_unforked(number, message["why"])
         elif event == "ended" and number >= 0:
             self.listener.on_ended(number, message)
 

@@ -97,10 +97,12 @@ class Zygote:
     def _fork(self, message: Message, work: Work) -> None:
         gc.freeze()
         started = time.monotonic()
-        with warnings.catch_warnings():
-            # Python warns of threads; those that are here belong to libraries that know of forks.
-            warnings.simplefilter("ignore")
-            pid = os.fork()
+        try:
+            pid = _forked()
+        except OSError as error:  # no process or no memory is left: others go on
+            why = f"not run: no process could be started for it ({error})"
+            self._tell({"event": "unforked", "number": message["number"], "why": why})
+            return
         if pid:
             self._children[pid] = (message["number"], started)
             number, shared = message["number"], limits.resident_bytes()
@@ -162,6 +164,13 @@ class Zygote:
         # Nobody may be there any more: the next read says so.
         with contextlib.suppress(OSError):
             self._channel.send(message)
+
+
+def _forked() -> int:
+    with warnings.catch_warnings():
+        # Python warns of threads; those that are here belong to libraries that know of forks.
+        warnings.simplefilter("ignore")
+        return os.fork()
 
 
 def _has_ended(pid: int) -> bool:

@@ -227,6 +227,34 @@ def test_whoever_kills_the_process_that_forks_costs_a_retry(run, tmp_path):
     assert any("ended from outside" in note for note in record["notes"])
 
 
+# Lets the first few forks of a process fail, as they do where no process or memory is left.
+NO_FORK = """\
+import errno, os
+def fork(left=[COUNT], real=os.fork):
+    if left[0] == 0:
+        return real()
+    left[0] -= 1
+    raise BlockingIOError(errno.EAGAIN, "no process is left")
+os.fork = fork
+"""
+
+
+@pytest.mark.parametrize(
+    ("failures", "statuses"), [(1, {"passed"}), (3, {"crashed", "passed"}), (9, {"crashed"})]
+)
+def test_where_no_process_is_left_a_file_is_tried_again_and_then_says_so(
+    run, tmp_path, failures, statuses
+):
+    (tmp_path / "sitecustomize.py").write_text(NO_FORK.replace("COUNT", str(failures)))
+    environment = {"PYTHONPATH": str(tmp_path)}
+    record = run({"test_a": PASSES, "test_b": PASSES}, jobs=1, environment=environment)
+    assert {result["status"] for result in record["files"]} == statuses
+    assert {result["ran_in"] for result in record["files"]} == {"fork"}
+    bad = [result for result in record["files"] if result["status"] == "crashed"]
+    assert all("no process is left" in result["error"] for result in bad)
+    assert record["notes"] == []
+
+
 def test_where_no_process_can_fork_each_file_has_its_own_python(
     run, monkeypatch, late_when, tmp_path
 ):
