@@ -5,6 +5,7 @@ It is a Python that nobody prepared: what cannot run in a forked process runs he
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -20,12 +21,17 @@ from typing import Any
 
 from rp_cli.runner import limits
 from rp_cli.runner.channel import Channel, Message
+from rp_cli.runner.process import sweep
 
 
 def main(end: str, once: str) -> None:
     """Run what is asked for over the socket with this number: one file, or until it closes."""
     os.set_inheritable(int(end), False)
     limits.die_with_parent()
+    limits.adopt_orphans()
+    # Registered first and called last: executors have let their processes go by then. Between
+    # files nobody is killed; libraries keep helpers of their own for the whole process.
+    atexit.register(sweep, set())
     channel = Channel(socket.socket(fileno=int(end)))
     for message, fds in _messages(channel):
         _take_output(fds[0])

@@ -113,15 +113,12 @@ class Worker:
         }
 
     def dismiss(self, seconds: float = _KILLED_SECONDS) -> None:
-        """Let the process end by itself, which takes its children along; kill it if it does not."""
+        """Let the process end by itself, which takes its children along; kill what is left then."""
         self.channel.close()
-        if self.process is not None and self.process.returncode is None:
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(seconds)
-            if self.process.returncode is None:
-                self.kill()
-                with suppress(subprocess.TimeoutExpired):
-                    self.process.wait(_KILLED_SECONDS)
+        deadline = time.monotonic() + seconds
+        while self.process is not None and not self.has_ended() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        self.reap()  # only now: what it left is found by its number
 
 
 # Linux counts in KiB, macOS in bytes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from pathlib import Path
 
@@ -71,3 +72,28 @@ def test_a_file_whose_worker_is_gone_before_it_began_is_asked_for_once_more(
     found = on_gpu({"test_a": doing(), "test_b": doing(), "test_c": doing()})
     assert [found[f"test_{name}"]["status"] for name in "abc"] == ["passed", status, "passed"]
     assert len(killed) == min(deaths, 2)
+
+
+STARTS = (
+    "code = 'import threading; threading.Event().wait()'",
+    "end = os.open({fifo!r}, os.O_WRONLY)",
+    "subprocess.Popen([sys.executable, '-c', code], pass_fds=[end], start_new_session={apart})",
+)
+
+
+@pytest.mark.parametrize(
+    ("apart", "then"), [(False, ""), (True, ""), (False, "atexit.register(os._exit, 0)")]
+)
+def test_what_a_file_has_started_ends_with_the_worker(on_gpu, tmp_path, apart, then):
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        lines = [line.format(fifo=fifo, apart=apart) for line in STARTS]
+        found = on_gpu({"test_a": doing(*lines, then), "test_b": doing()})
+        assert {result["status"] for result in found.values()} == {"passed"}
+        # Nobody has the other end any more: that is where the stream ends.
+        assert select.select([reader], [], [], 10.0)[0]
+        assert os.read(reader, 1) == b""
+    finally:
+        os.close(reader)
