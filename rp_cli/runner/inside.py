@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import gc
 import os
+import re
 import resource
 import select
 import signal
@@ -18,6 +19,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from rp_cli.runner import limits
 from rp_cli.runner.channel import Channel, Message
@@ -91,18 +93,24 @@ def _measured(message: Message) -> dict[str, Any]:
 
 
 def _keep(names: list[str]) -> None:
-    """Drop the pool's models but those of these names."""
+    """Drop the pool's models but those of these names, and those that the file has pinned."""
     if "resource_pool._global" not in sys.modules:
         return
     from resource_pool import get_global_resource_pool
 
     pool = get_global_resource_pool()
-    kept = [key for key in pool.models if any(f":{name}" in key for name in names)]
+    wanted = [key for key in pool.models if _name_in(key) in names]
+    kept = [key for key in wanted if not pool.get_resource_details(key)["pinned"]]
     for key in kept:
         pool.pin(key)
     pool.cleanup_unused_resources(max_age_minutes=0)
     for key in kept:
         pool.unpin(key)
+
+
+def _name_in(key: str) -> str:
+    """Return the model's name out of the pool's key, "family:name#variant:device:dtype"."""
+    return unquote(re.split("[@#]", key.split(":")[1])[0])
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from hardware_detection.testing import fake_report
+from resource_pool import ResourcePool
+from rp_cli.runner import inside
 from rp_cli.runner.workers import Worker
 
 FILE = """\
@@ -97,3 +99,19 @@ def test_what_a_file_has_started_ends_with_the_worker(on_gpu, tmp_path, apart, t
         assert os.read(reader, 1) == b""
     finally:
         os.close(reader)
+
+
+def test_the_models_of_later_files_stay_and_those_that_a_file_has_pinned(monkeypatch):
+    pool, cpu = ResourcePool(), {"device": "cpu"}
+    monkeypatch.setattr("resource_pool.get_global_resource_pool", lambda: pool)
+    for name in ("org/m", "org/m2", "c:/m@1", "org/n"):
+        pool.get_model("embedding", name, object, cpu)
+    pool.get_model("embedding", "org/m", object, cpu, variant="tiny")
+    pool.get_model("embedding", "org/p", object, cpu)
+    (pinned,) = (key for key in pool.models if "org/p" in key)
+    pool.pin(pinned)
+    inside._keep(["org/m", "c:/m@1", "org/p"])
+    assert {key.removesuffix(":cpu:native") for key in pool.models} == {
+        "embedding:org/m", "embedding:org/m#tiny", "embedding:c%3A/m%401", "embedding:org/p",
+    }  # fmt: skip
+    assert [key for key in pool.models if pool.get_resource_details(key)["pinned"]] == [pinned]
