@@ -26,10 +26,10 @@ from rp_cli.runner.channel import Channel, Message
 from rp_cli.runner.process import sweep
 
 
-def main(end: str, once: str) -> None:
+def main(end: str, parent: str, once: str) -> None:
     """Run what is asked for over the socket with this number: one file, or until it closes."""
     os.set_inheritable(int(end), False)
-    limits.die_with_parent()
+    limits.die_with_parent(int(parent))
     limits.adopt_orphans()
     # Registered first and called last: executors have let their processes go by then. Between
     # files nobody is killed; libraries keep helpers of their own for the whole process.

@@ -54,11 +54,13 @@ def _data_bytes() -> int:
     return 0
 
 
-def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends (Linux)."""
-    parent = os.getppid()
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends (Linux).
+
+    ``parent`` is its number as it was known before there was this process: that may be gone.
+    """
     _prctl(_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:  # it ended just now
+    if os.getppid() != parent:  # it ended before we asked
         os._exit(1)
 
 

@@ -58,7 +58,7 @@ class Worker:
         module = _MODULES.get(kind, "inside")
         arguments = [str(PACKAGE_ROOT), str(theirs.fileno())]
         if module == "inside":
-            arguments.append("once" if kind == "alone" else "")
+            arguments += [str(os.getpid()), "once" if kind == "alone" else ""]
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-c", _BOOTSTRAP.format(module=module), *arguments],

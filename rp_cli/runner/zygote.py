@@ -96,7 +96,7 @@ class Zygote:
 
     def _fork(self, message: Message, work: Work) -> None:
         gc.freeze()
-        started = time.monotonic()
+        started, zygote = time.monotonic(), os.getpid()
         try:
             pid = _forked()
         except OSError as error:  # no process or no memory is left: others go on
@@ -110,7 +110,7 @@ class Zygote:
             return
         code = 1
         try:
-            self._become_child()
+            self._become_child(zygote)
             work()
             code = 0
         except BaseException:
@@ -121,9 +121,9 @@ class Zygote:
                 sys.stderr.flush()
             os._exit(code)
 
-    def _become_child(self) -> None:
+    def _become_child(self, parent: int) -> None:
         os.setsid()
-        limits.die_with_parent()
+        limits.die_with_parent(parent)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._channel.close()

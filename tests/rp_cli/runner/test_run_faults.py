@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -323,8 +325,6 @@ def test_a_stop_kills_what_runs_and_keeps_what_ran(run, tmp_path):
 
 
 def test_two_runs_at_once_do_not_disturb_each_other(rp_command, folder, isolated_home):
-    import subprocess
-
     (folder / "test_a.py").write_text(PASSES)
     commands = [rp_command("run", folder, "--json") for _ in range(2)]
     pipe = subprocess.PIPE
@@ -332,6 +332,25 @@ def test_two_runs_at_once_do_not_disturb_each_other(rp_command, folder, isolated
     outputs = [process.communicate(timeout=120)[0] for process in runs]
     assert [process.returncode for process in runs] == [0, 0]
     assert [json.loads(out)["files"][0]["status"] for out in outputs] == ["passed"] * 2
+
+
+# The child asks to die with its parent when that has ended already.
+ORPHAN = """
+import os
+from rp_cli.runner import limits
+parent, (reader, writer) = os.getpid(), os.pipe()
+if os.fork() == 0:
+    os.close(writer)
+    os.read(reader, 1)
+    while os.getppid() == parent: pass
+    limits.die_with_parent(parent)
+    print("alive", flush=True)
+"""
+
+
+def test_a_process_whose_parent_ended_before_it_could_ask_ends_too():
+    done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, timeout=60)
+    assert (done.stdout, done.stderr) == (b"", b"")
 
 
 def test_nothing_is_left_when_the_loop_itself_breaks(run, monkeypatch):
