@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,58 +13,23 @@ from rp_cli.runner.capture import Capture
 from rp_cli.runner.fleet import READY_SECONDS, ROOT, Fleet
 from rp_cli.runner.results import Ending, Watcher, file_result, is_failure
 from rp_cli.runner.scheduling import (
-    Branch,
     Open,
     State,
     Task,
+    alone,
     choose,
     home,
+    imports_of,
     unneeded,
     without,
 )
+from rp_cli.runner.wishes import Settings
 from rp_cli.runner.workers import Worker
 
 # How long the loop sleeps when nothing happens: then it looks at deadlines and at Ctrl-C.
 TICK_SECONDS = 0.05
 # A process that hangs inside a driver does not die even when it is killed; it is left behind.
 _KILLED_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a run is to be done.
-
-    Attributes:
-        folder: for the files in which children write their results.
-        environment: of the children, the whole of it.
-        jobs: how many files run at once, those on GPUs not counted.
-        threads: on how many of them each file computes.
-        gpus: one environment per GPU, for the worker that has it.
-        budget: bytes of memory for all that runs at once.
-        sizes: key of a shared model -> bytes.
-        selection: which tests are meant, as ``parse_selection`` reads it.
-        process_limit: how many processes a file may start before it is killed.
-        user_processes: the limit of the user's processes and threads, None for none.
-        work_folder: the current folder of each file's process; None: that of this one.
-        later_branches: of files that are run after these by somebody else; their models stay.
-        later_names: the names of models that those files use on a GPU.
-    """
-
-    folder: Path
-    environment: Mapping[str, str]
-    timeout_seconds: float
-    jobs: int = 1
-    threads: int = 1
-    gpus: Sequence[Mapping[str, str]] = ()
-    budget: int = 1 << 62
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    selection: str = ""
-    fail_fast: bool = False
-    process_limit: int = 1 << 30
-    user_processes: int | None = None
-    work_folder: Path | None = None
-    later_branches: Collection[Branch] = ()
-    later_names: Collection[str] = ()
 
 
 @dataclass
@@ -145,7 +110,7 @@ class Dispatcher:
     def _provide_zygote(self) -> None:
         forked = [task for task in self._waiting if task.lane == "fork"]
         if forked and self._fleet.exhausted:
-            self._waiting = [_alone(task) for task in self._waiting]
+            self._waiting = [alone(task) for task in self._waiting]
         elif forked and ROOT not in self._fleet.branches:
             self._fleet.start_zygote()
             self._fleet.prepare(imports_of(forked))
@@ -247,7 +212,7 @@ class Dispatcher:
             if run.killed:
                 self.on_ended(number, {"code": -9})
             else:
-                self._waiting.insert(0, _alone(self._withdrawn(number)))
+                self._waiting.insert(0, alone(self._withdrawn(number)))
 
     def _ask_again(self, number: int, ended: Mapping[str, Any]) -> None:
         """Run once more what did nothing yet; the second time, it has ended like that."""
@@ -337,15 +302,3 @@ class Dispatcher:
                 self._fleet.forget(run.worker)
             self._fleet.ignore(run.output)
             run.output.close()
-
-
-def imports_of(tasks: Sequence[Task]) -> dict[str, list[str]]:
-    """Return what a zygote should import for these files, by kind."""
-    return {
-        kind: list(dict.fromkeys(name for task in tasks for name in getattr(task.facts, kind)))
-        for kind in ("imports", "classes", "types")
-    }
-
-
-def _alone(task: Task) -> Task:
-    return replace(task, lane="alone", branch=()) if task.lane == "fork" else task

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hardware_detection.names import CPU, TORCH_PRIORITY
-from rp_cli.runner.dispatch import Dispatcher, Settings, imports_of
+from rp_cli.runner.dispatch import Dispatcher
 from rp_cli.runner.fleet import Fleet
 from rp_cli.runner.history import Past, past_of
 from rp_cli.runner.learning import Facts, ModelPlan, read_facts
 from rp_cli.runner.limits import PROCESS_MARGIN
 from rp_cli.runner.results import Watcher
-from rp_cli.runner.scheduling import Lane, Task, share
-from rp_cli.runner.wishes import Wishes
+from rp_cli.runner.scheduling import Lane, Task, imports_of, share
+from rp_cli.runner.wishes import Settings, Wishes
 
 _MB = 1 << 20
 # What a file takes beside its models: its own imports, tokenizers, activations of small inputs.

@@ -154,3 +154,16 @@ def unneeded(branches: Iterable[Branch], homes: Iterable[Branch]) -> list[Branch
     left = list(homes)
     gone = [b for b in branches if b and not any(home[: len(b)] == b for home in left)]
     return sorted(gone, key=len, reverse=True)
+
+
+def imports_of(tasks: Sequence[Task]) -> dict[str, list[str]]:
+    """Return what a zygote should import for these files, by kind."""
+    return {
+        kind: list(dict.fromkeys(name for task in tasks for name in getattr(task.facts, kind)))
+        for kind in ("imports", "classes", "types")
+    }
+
+
+def alone(task: Task) -> Task:
+    """Return a task that is not run in a fork."""
+    return replace(task, lane="alone", branch=()) if task.lane == "fork" else task

@@ -19,12 +19,13 @@ from typing import Any
 
 from rp_cli import __version__
 from rp_cli.runner import planning
-from rp_cli.runner.dispatch import Dispatcher, Settings
+from rp_cli.runner.dispatch import Dispatcher
 from rp_cli.runner.fleet import ROOT, Fleet
 from rp_cli.runner.learning import read_facts
 from rp_cli.runner.limits import PROCESS_MARGIN
 from rp_cli.runner.results import FileResult, Watcher
 from rp_cli.runner.scheduling import Task
+from rp_cli.runner.wishes import Settings
 
 Message = dict[str, Any]
 

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rp_cli import __version__
-from rp_cli.runner.dispatch import imports_of
-from rp_cli.runner.scheduling import Task
+from rp_cli.runner.scheduling import Task, imports_of
 from rp_cli.runner.wishes import Wishes
 
 # The variables that tell tests what is wanted. Folders and secrets of this machine are not sent.

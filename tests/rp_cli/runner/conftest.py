@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,3 +40,14 @@ def run(folder: Path) -> Run:
         return record
 
     return call
+
+
+@pytest.fixture
+def late_when(monkeypatch):
+    """Let the run's clock jump past every deadline as soon as a file is there."""
+
+    def install(path: Path) -> None:
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 1e6 * path.exists())
+        monkeypatch.setattr("rp_cli.runner.dispatch.time", clock)
+
+    return install

@@ -9,8 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import psutil
 import pytest
@@ -18,7 +16,6 @@ import pytest
 from rp_cli.errors import OutputError
 from rp_cli.runner import capture
 from rp_cli.runner.dispatch import Dispatcher
-from rp_cli.runner.junit import junit_xml
 from rp_cli.runner.limits import processes_now
 
 PASSES = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): print('said')\n"
@@ -31,17 +28,6 @@ def doing(*lines: str) -> str:
 
 def by_name(record):
     return {Path(result["path"]).stem: result for result in record["files"]}
-
-
-@pytest.fixture
-def late_when(monkeypatch):
-    """Let the run's clock jump past every deadline as soon as a file is there."""
-
-    def install(path: Path) -> None:
-        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 1e6 * path.exists())
-        monkeypatch.setattr("rp_cli.runner.dispatch.time", clock)
-
-    return install
 
 
 # What a test does, the status of its file, and a word of the error.
@@ -88,62 +74,6 @@ def test_an_endless_loop_ends_at_its_deadline_with_what_it_started(run, tmp_path
     started = [int(pid) for pid in pids.read_text().split()]
     assert len(started) == 2
     assert not any(map(psutil.pid_exists, started))
-
-
-# A test that passes, one that never comes to its end, and one that is never begun.
-UNFINISHED = """\
-import os, signal, unittest
-class T(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls): pass
-    def test_a(self): pass
-    def test_b(self):
-        with self.subTest(): self.fail("b is bad")
-    def test_c(self): END
-    def test_d(self): pass
-"""
-IN_PYTEST = """\
-import os, signal
-def test_a(): pass
-def test_b(): assert 0, "b is bad"
-def test_c(): END
-def test_d(): pass
-"""
-HANGS = "open({begun!r}, 'w').close(); signal.pause()"
-
-
-@pytest.mark.parametrize(
-    ("text", "prefix"), [(UNFINISHED, "test_it.T."), (IN_PYTEST, "test_it.py::")]
-)
-@pytest.mark.parametrize(("end", "status"), [("os.abort()", "crashed"), (HANGS, "timeout")])
-def test_a_file_that_breaks_keeps_what_its_tests_did_and_names_the_one_that_ran(
-    run, tmp_path, late_when, text, prefix, end, status
-):
-    begun = tmp_path / "begun"
-    late_when(begun)
-    in_order = {"PYTEST_ADDOPTS": "-p no:randomly"}
-    text = text.replace("END", end.format(begun=str(begun)))
-    record = run({"test_it": text}, environment=in_order)
-    (result,) = record["files"]
-    tests = {test["name"].rpartition(prefix)[2]: test for test in result["tests"]}
-    assert result["status"] == status
-    assert {name: test["status"] for name, test in tests.items()} == {
-        "test_a": "passed", "test_b": "failed", "test_c": "error",
-    }  # fmt: skip
-    assert "b is bad" in tests["test_b"]["detail"]
-    assert tests["test_c"]["exception"] == status
-    assert result["error"].endswith(f"it was running {tests['test_c']['name']}")
-    suite = ElementTree.fromstring(junit_xml(record).encode())
-    assert (suite.get("tests"), suite.get("errors"), suite.get("failures")) == ("3", "1", "1")
-
-
-def test_a_class_that_cannot_be_set_up_is_kept_when_the_file_breaks(run):
-    text = UNFINISHED.replace("pass\n", "raise ValueError('no')\n", 1) + "class U(T):\n    "
-    text += "setUpClass = classmethod(lambda cls: None)\n    def test_a(self): os.abort()\n"
-    (result,) = run({"test_it": text})["files"]
-    assert [(test["name"], test["status"]) for test in result["tests"]] == [
-        ("setUpClass (test_it.T)", "error"), ("test_it.U.test_a", "error"),
-    ]  # fmt: skip
 
 
 def test_a_process_that_outlives_its_parent_is_found_and_killed(run, tmp_path):
