@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import os
 import threading
 import weakref
@@ -22,6 +23,10 @@ from resource_pool.devices.survey import Survey
 from resource_pool.errors import UnsupportedOperationError
 
 _ATTRIBUTE = "_rp_forward"
+
+# So many are kept converted: WebNN's graphs are built for the very sizes, and a text that grows
+# by a token has new ones at each.
+MOST_CONVERTED = 16
 
 # Tensors -> the output of the forward.
 Computation = Callable[[Sequence[Any]], Any]
@@ -60,6 +65,8 @@ class Forward:
         self._model = weakref.ref(model)
         self._lock = threading.Lock()
         self._converted: dict[Hashable, Computation] = {}
+        self._clock = itertools.count()
+        self._used: dict[Hashable, int] = {}
         self._compared: set[Hashable] = set()
         self._marks = _marks(model)
         _all.add(self)
@@ -127,13 +134,23 @@ class Forward:
         return output
 
     def _computation(self, model: Any, inputs: Inputs, kind: Hashable) -> Computation:
+        self._used[kind] = next(self._clock)
         known = self._converted.get(kind)
         if known is not None:
             return known
         with self._lock:
-            if kind not in self._converted:
-                self._converted[kind] = self._convert(model, inputs)
-            return self._converted[kind]
+            known = self._converted.get(kind)
+            if known is None:
+                self._make_room()
+                known = self._converted[kind] = self._convert(model, inputs)
+            return known
+
+    def _make_room(self) -> None:
+        """Let go of what was used least recently; a thread that computes with it holds it."""
+        while len(self._converted) >= MOST_CONVERTED:
+            oldest = min(self._converted, key=lambda kind: self._used.get(kind, -1))
+            del self._converted[oldest]
+            self._used.pop(oldest, None)
 
     def _given(self, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
         """Return what was given by name, None left out."""

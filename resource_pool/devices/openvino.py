@@ -47,19 +47,20 @@ def place(model: Any, device: str, dtype: str | None) -> None:
 
 
 class OpenVINOForward(forwards.Forward):
-    """A forward that OpenVINO computes. ``constant_bytes`` is what its weights take there."""
+    """A forward that OpenVINO computes."""
 
     title = "OpenVINO"
     backend = "openvino"
 
-    def __init__(self, model: Any, device: str, dtype: str) -> None:
-        super().__init__(model, device, dtype)
-        self.constant_bytes = 0
+    @property
+    def constant_bytes(self) -> int:
+        """What its weights take there, once for each form that is compiled."""
+        forms = list(self._converted.values())
+        return sum(form.constant_bytes for form in forms if isinstance(form, Compiled))
 
     def convert(self, model: Any, inputs: Inputs) -> Callable[..., Any]:
         """Compile it."""
         compiled = Compiled(model, inputs, self.device, self.dtype)
-        self.constant_bytes += compiled.constant_bytes
         self.dtype = compiled.dtype
         return compiled
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import re
 import shutil
 import statistics
 import tempfile
 import time
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from resource_pool.devices.browser_session import BrowserSession
 from resource_pool.devices.onnx_export import Exported
+from resource_pool.devices.web_tensors import Arrays, packed, unpacked
 from resource_pool.errors import UnsupportedOperationError
 
-# The dtypes that the page knows; NumPy and onnxruntime-web call them the same.
-_DTYPES = {"float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"}
-_ANSWERED = _DTYPES | {"float16", "uint16", "uint32", "uint64"}
 _PLACED = re.compile(r"placed on \[(\w+)ExecutionProvider\]\. Number of nodes: (\d+)")
 _NODE = re.compile(r"ToAnEp\]\s+(\w+) \(")
 _TITLES = {"webgpu": "WebGPU", "webnn": "WebNN"}
@@ -33,8 +30,7 @@ WEIGHTS_LIMIT = "wasm_memory"
 # So many runs are timed.
 _MOST_RUNS = 1000
 
-# By the names of the file's inputs; the outputs come in the file's order.
-Arrays = Mapping[str, Any]
+# The outputs come in the file's order.
 Run = Callable[[Arrays], list[Any]]
 
 
@@ -108,6 +104,7 @@ class BrowserEngine:
         self._numbers = itertools.count()
         self._timings = Timings(0.0, [])
         self._dispatches = 0
+        self._released: deque[int] = deque()
         self._told = session.call("describe", {"provider": provider})
         # What was detected may not be what is there now: Chromium falls back by itself.
         emulated = (self._told["adapter"] or {}).get("emulated")
@@ -117,7 +114,9 @@ class BrowserEngine:
         """Hand the file over; WebNN builds its graph for the very sizes."""
         number = next(self._numbers)
         model = self._session.offer(exported.path.name, exported.path)
+        released = [self._released.popleft() for _ in range(len(self._released))]
         wanted = {
+            "release": released,
             "session": number,
             "model": model,
             "provider": self.provider,
@@ -128,7 +127,13 @@ class BrowserEngine:
         told = self._session.call("load", wanted)
         self._nodes = self._nodes or node_placements(told["placements"])
         self._timings = self._timings._replace(load_ms=self._timings.load_ms + told["ms"])
-        return lambda arrays: self._run(number, arrays)
+
+        def run(arrays: Arrays) -> list[Any]:
+            return self._run(number, arrays)
+
+        # Told to the page with the next file: whoever drops the last reference must not wait.
+        weakref.finalize(run, self._released.append, number).atexit = False
+        return run
 
     def memory(self) -> int:
         """Return what the browser's processes take."""
@@ -193,7 +198,7 @@ class SimulatedEngine:
         self.provider = provider
         self.folder = Path(tempfile.mkdtemp(prefix="rp-web-"))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        self._size = 0
+        self._sizes: weakref.WeakKeyDictionary[Run, int] = weakref.WeakKeyDictionary()
         self._timings = Timings(0.0, [])
         self._recorded = recorded_browser(provider)
         self._absent: dict[str, int] = {}
@@ -219,12 +224,16 @@ class SimulatedEngine:
             )
         load_ms = self._timings.load_ms + _milliseconds_since(started)
         self._timings = self._timings._replace(load_ms=load_ms)
-        self._size += exported.path.stat().st_size
-        return lambda arrays: self._run(session, arrays)
+
+        def run(arrays: Arrays) -> list[Any]:
+            return self._run(session, arrays)
+
+        self._sizes[run] = exported.path.stat().st_size
+        return run
 
     def memory(self) -> int:
         """Return the size of the files, which onnxruntime holds in memory."""
-        return self._size
+        return sum(self._sizes.values())
 
     def kind(self) -> dict[str, str]:
         """Say that there is no browser."""
@@ -317,49 +326,6 @@ def node_placements(log: Sequence[str]) -> dict[str, Any]:
         elif (found := _NODE.search(line)) and provider == "CPU":
             cpu[found[1]] += 1
     return {"nodes": nodes, "cpu_operators": dict(cpu.most_common())} if nodes else {}
-
-
-def packed(arrays: Arrays) -> tuple[list[dict[str, Any]], bytes]:
-    """Return arrays as one body, each at a multiple of eight bytes, and where each is.
-
-    Raises:
-        UnsupportedOperationError: a dtype that the page does not take.
-    """
-    tensors, body = [], bytearray()
-    for name, array in arrays.items():
-        kind = str(array.dtype)
-        if kind not in _DTYPES:
-            raise UnsupportedOperationError(f"A browser is not given tensors of {array.dtype}.")
-        place = {"offset": len(body), "length": int(array.size)}
-        tensors.append({"name": name, "type": kind, "dims": list(array.shape), **place})
-        body += array.tobytes()
-        body += bytes(-len(body) % 8)
-    return tensors, bytes(body)
-
-
-def unpacked(told: Sequence[Mapping[str, Any]], body: bytes) -> list[Any]:
-    """Return the arrays of a body.
-
-    Raises:
-        UnsupportedOperationError: the body is not what it is said to be.
-    """
-    import numpy as np
-
-    try:
-        return [
-            np.frombuffer(body, _dtype(one["type"]), math.prod(one["dims"]), one["offset"])
-            .reshape(one["dims"])
-            .copy()
-            for one in told
-        ]
-    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-        raise UnsupportedOperationError(f"The browser's answer is malformed: {error!r}.") from error
-
-
-def _dtype(name: str) -> str:
-    if name not in _ANSWERED:
-        raise ValueError(f"unknown dtype {name!r:.40}")
-    return name
 
 
 def _milliseconds_since(started: float) -> float:

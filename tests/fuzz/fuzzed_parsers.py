@@ -83,7 +83,7 @@ def _requirement(data: bytes) -> Any:
 
 def _browser_tensors(data: bytes) -> Any:
     """Read a page's answer: a line of JSON that says what is where, and the bytes."""
-    from resource_pool.devices.web_engines import unpacked
+    from resource_pool.devices.web_tensors import unpacked
 
     told, _, body = data.partition(b"\n")
     try:

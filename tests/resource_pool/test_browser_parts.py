@@ -27,6 +27,7 @@ from resource_pool.devices import (
     forwards,
     onnx_precision,
     web_engines,
+    web_tensors,
 )
 from resource_pool.devices.onnx_export import Graph
 from resource_pool.errors import WebSetupError
@@ -233,7 +234,7 @@ np = pytest.importorskip("numpy")
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(sorted(web_engines._DTYPES)),
+            st.sampled_from(sorted(web_tensors.DTYPES)),
             st.lists(st.integers(0, 4), max_size=3),
         ),
         max_size=5,
@@ -244,22 +245,22 @@ def test_what_is_packed_is_unpacked_the_same_and_aligned(kinds):
         f"a{i}": (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2).astype(dtype)
         for i, (dtype, shape) in enumerate(kinds)
     }
-    told, body = web_engines.packed(arrays)
+    told, body = web_tensors.packed(arrays)
     assert all(one["offset"] % 8 == 0 for one in told)
-    for got, expected in zip(web_engines.unpacked(told, body), arrays.values(), strict=True):
+    for got, expected in zip(web_tensors.unpacked(told, body), arrays.values(), strict=True):
         assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
         assert (got == expected).all()
 
 
 def test_unknown_tensors_and_malformed_answers_are_errors():
     with pytest.raises(UnsupportedOperationError, match="complex64"):
-        web_engines.packed({"x": np.zeros(1, "complex64")})
+        web_tensors.packed({"x": np.zeros(1, "complex64")})
     for told in (
         {"type": "float32", "dims": [9], "offset": 0},
         {"type": "nonsense", "dims": [1], "offset": 0},
     ):
         with pytest.raises(UnsupportedOperationError, match="malformed"):
-            web_engines.unpacked([told], b"1234")
+            web_tensors.unpacked([told], b"1234")
 
 
 def test_the_engines_log_tells_where_nodes_run():
@@ -285,8 +286,14 @@ class FakeSession:
 
     def __init__(self, dispatches: int) -> None:
         self.dispatches = dispatches
+        self.calls: list[tuple[str, dict]] = []
+
+    def told(self, function: str) -> dict:
+        """Return what it was told last."""
+        return [argument for called, argument in self.calls if called == function][-1]
 
     def call(self, function: str, argument: dict) -> dict:
+        self.calls.append((function, argument))
         if function == "describe":
             return {"adapter": None, "limits": {}}
         return {"ms": 1.0, "placements": [], "outputs": [], "dispatches": self.dispatches}
@@ -307,6 +314,19 @@ def test_a_run_that_reached_no_device_is_an_error():
     run = web_engines.BrowserEngine(FakeSession(0), "webgpu", "unknown").load(exported, {})
     with pytest.raises(UnsupportedOperationError, match="Nothing of the model ran on WebGPU"):
         run({})
+
+
+def test_what_is_let_go_is_released_with_the_next_file():
+    session = FakeSession(3)
+    engine = web_engines.BrowserEngine(session, "webgpu", "unknown")
+    exported = SimpleNamespace(path=Path("m.onnx"))
+    first, second = engine.load(exported, {}), engine.load(exported, {})
+    assert session.told("load")["release"] == []
+    number = session.told("load")["session"]
+    del second
+    engine.load(exported, {})
+    assert session.told("load")["release"] == [number]
+    assert first({}) == []
 
 
 def test_documented_limits_bind_a_simulation():
@@ -394,6 +414,27 @@ def test_a_simulation_is_called_one_everywhere(torch, caplog):
     for one in (inputs, shorter):
         got, expected = model(**one), load("bert")(**one)
         torch.testing.assert_close(got.pooler_output, expected.pooler_output, rtol=0, atol=1e-4)
+
+
+def test_of_many_sizes_the_ones_used_last_are_kept(torch, monkeypatch):
+    monkeypatch.setattr(forwards, "MOST_CONVERTED", 3)
+    model = load("bert")
+    browser.place(model, "webnn:simulation")  # whose files are built for the very sizes
+    inputs = example_inputs(model)
+    engine = forwards.placement(model).engine
+    loads = []
+    real = engine.load
+    monkeypatch.setattr(engine, "load", lambda *args: loads.append(args) or real(*args))
+
+    def run(length: int) -> int:
+        """Return how many files were loaded for it."""
+        before = len(loads)
+        model(**{name: value[:, :length] for name, value in inputs.items()})
+        return len(loads) - before
+
+    assert [run(3), run(4), run(5), run(3), run(6)] == [1, 1, 1, 0, 1]
+    assert len(engine._sizes) == 3
+    assert [run(3), run(6), run(4)] == [0, 0, 1]
 
 
 def test_generation_agrees_with_torch_token_by_token(torch):

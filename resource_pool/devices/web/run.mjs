@@ -47,7 +47,11 @@ const logged = async (work) => {
   }
 };
 
-async function load({ session, model, provider, dimensions, verbose }) {
+async function load({ release, session, model, provider, dimensions, verbose }) {
+  for (const one of release) {
+    await sessions.get(one)?.release();
+    sessions.delete(one);
+  }
   const wasm = new URL("ort-wasm-simd-threaded.asyncify.wasm", import.meta.url).href;
   ort.env.wasm.wasmPaths = { wasm };
   ort.env.wasm.numThreads = 1;
