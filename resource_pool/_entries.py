@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 from resource_pool._holders import is_held
+from resource_pool._ledger import Place
 
 
 class State(enum.Enum):
@@ -26,13 +27,7 @@ class State(enum.Enum):
 
 @dataclass(eq=False)
 class Mark:
-    """Stands for a load where its entry would be kept alive by what outlives it.
-
-    ``charged`` is whether the load's bytes are, or will be, in the ledger: not those of one whose
-    object its caller has got and the store has not.
-    """
-
-    charged: bool = True
+    """Stands for a load where its entry would be kept alive by what outlives it."""
 
 
 @dataclass(eq=False)
@@ -58,6 +53,9 @@ class Entry:
     charges: tuple[int, ...] = ()
     forward: Entry | None = None  # the entry that took this one's leases over
     created_for: Mark = field(default_factory=Mark)
+    places: Mapping[Place, int] = field(default_factory=dict)  # where it has its memory -> bytes
+    shares: frozenset[Mark] = frozenset()  # whose memory it had part in when it was published
+    shared_sizes: Mapping[str, int] = field(default_factory=dict)  # what older ones answer for
 
     @property
     def ready(self) -> bool:
@@ -77,8 +75,8 @@ class Entry:
     def charged(self) -> dict[str, int]:
         """Device -> bytes that this entry answers for: not what it shares with an older one."""
         sizes: dict[str, int] = self.facts.get("sizes", {})
-        shared: dict[str, int] = self.facts.get("shared_sizes", {})
-        return {device: size - shared.get(device, 0) for device, size in sizes.items()}
+        shared = self.shared_sizes
+        return {device: max(0, size - shared.get(device, 0)) for device, size in sizes.items()}
 
 
 def seem_held(entries: Sequence[Entry]) -> bool:

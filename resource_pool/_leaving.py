@@ -5,45 +5,76 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from resource_pool._ledger import Place, per_device
+
+
+class _Row(NamedTuple):
+    """An object that has left: where parts of its memory still live, and its charges.
+
+    None, among the places, stands for the object itself.
+    """
+
+    alive: set[Place | None]
+    charges: tuple[int, ...]
 
 
 class Leaving:
-    """What has left the store and may still live. The store's lock guards ``_leaving``.
+    """What has left the store and may still live. The store's lock guards ``_rows``.
 
-    The collector appends the token of a part that has gone to ``_gone``, which is atomic and
-    takes no lock; the next decision counts it.
+    The collector appends what has gone to ``_gone``, which is atomic and takes no lock; the next
+    decision counts it.
     """
 
     def __init__(self) -> None:
         self._tokens = itertools.count()
-        # token -> how many parts of the object still live, and its charges
-        self._leaving: dict[int, tuple[int, tuple[int, ...]]] = {}
-        self._gone: deque[int] = deque()
+        self._rows: dict[int, _Row] = {}
+        self._gone: deque[tuple[int, Place | None]] = deque()
 
-    def watch(self, parts: Sequence[Any], charges: tuple[int, ...]) -> tuple[weakref.ref[Any], ...]:
-        """Keep charges until all parts are gone; return references to these.
+    def watch(
+        self, value: Any, storages: Mapping[Place, Any], charges: tuple[int, ...]
+    ) -> tuple[weakref.ref[Any], ...]:
+        """Keep charges until an object and its storages are gone; return references to these.
 
         Empty for what cannot be watched, an int or a tuple: nothing that takes a device's memory.
         """
+        parts: dict[Place | None, Any] = dict([(None, value), *storages.items()])
         try:
-            references = tuple(map(weakref.ref, parts))
+            references = tuple(map(weakref.ref, parts.values()))
         except TypeError:
             return ()
         token = next(self._tokens)
-        self._leaving[token] = (len(parts), charges)
-        for part in parts:
-            weakref.finalize(part, self._gone.append, token).atexit = False
+        self._rows[token] = _Row({*parts}, charges)
+        for place, part in parts.items():
+            weakref.finalize(part, self._gone.append, (token, place)).atexit = False
         return references
 
     def gone(self) -> Iterator[tuple[int, ...]]:
         """Yield the charges of what has really gone since the last time."""
         for _ in range(len(self._gone)):
-            token = self._gone.popleft()
-            left, charges = self._leaving[token]
-            if left > 1:
-                self._leaving[token] = (left - 1, charges)
-            else:
-                del self._leaving[token]
-                yield charges
+            token, place = self._gone.popleft()
+            row = self._rows.get(token)
+            if row is None:
+                continue
+            row.alive.discard(place)
+            if not row.alive:
+                del self._rows[token]
+                yield row.charges
+
+    def taken_over(
+        self, places: Mapping[Place, int]
+    ) -> Iterator[tuple[tuple[int, ...], dict[str, int] | None]]:
+        """Yield the charges of which an entry answers for a part again, and for how many bytes.
+
+        None instead where no memory is left to charge: the entry answers for all of it.
+        """
+        for token, row in [*self._rows.items()]:
+            taken = row.alive & places.keys()
+            row.alive.difference_update(taken)
+            if taken and row.alive <= {None}:
+                del self._rows[token]
+                yield row.charges, None
+            elif taken:
+                yield row.charges, per_device(places, among=taken)

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
+
+# A piece of memory: torch's name of its device, and its address there.
+Place = tuple[str, int]
+
+
+def per_device(places: Mapping[Place, int], *, among: Collection[Place | None]) -> dict[str, int]:
+    """Return device -> bytes of those places that are ``among`` others."""
+    sizes: dict[str, int] = {}
+    for place, size in places.items():
+        if place in among:
+            sizes[place[0]] = sizes.get(place[0], 0) + size
+    return sizes
 
 
 class Charge(NamedTuple):
@@ -45,11 +57,12 @@ class Ledger:
         struck = [self._charges.pop(number, None) for number in numbers]
         return sum(charge.size for charge in struck if charge)
 
-    def mark_leaving(self, numbers: Iterable[int]) -> None:
-        """Say that these bytes are being given back, and not free yet."""
+    def lessen(self, numbers: Iterable[int], sizes: Mapping[str, int]) -> None:
+        """Take bytes per device from charges: they are charged for somebody else now."""
         for number in numbers:
             charge = self._charges[number]
-            self._charges[number] = Charge(charge.owner, charge.device, charge.size, "leaving")
+            rest = max(0, charge.size - sizes.get(charge.device, 0))
+            self._charges[number] = charge._replace(size=rest)
 
     def total(self, device: str, *kinds: str) -> int:
         """Return the bytes on a device, of these kinds or of all."""

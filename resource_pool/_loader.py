@@ -138,7 +138,7 @@ class Loader(Admission):
         if tried:
             self._log.add(Event("oom_recovery", entry.key, tried))
         self._log.add(Event("place", entry.key, loaded.note, loaded.numbers))
-        self._store.publish(entry, loaded.value, loaded.facts)
+        self._store.publish(entry, loaded.value, loaded.facts, loaded.places)
         return entry, loaded.value
 
     def _next_means(
@@ -228,7 +228,7 @@ class Loader(Admission):
             if loaded is None:
                 raise
             value = loaded.value
-        self._store.publish(entry, value, {})
+        self._store.publish(entry, value, {}, {})
         return joined.entry, value
 
     def _attempt(

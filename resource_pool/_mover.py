@@ -135,8 +135,7 @@ class Mover:
             finally:
                 with self._store.lock:
                     self._store.ledger.settle(room)
-            # Whose parameters they are is remembered by the marks, wherever the model is.
-            kept = entry.facts.keys() & {"identity", "needed", "shares"}
+            kept = entry.facts.keys() & {"identity", "needed"}
             facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
             facts.pop("marks", None)
             facts |= {"backend": backend, "key_dtype": dtype, "weights": weights}

@@ -29,41 +29,50 @@ class Placed:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a finalizer may place a model at any moment
-        self._rows: dict[int, tuple[weakref.ref[Any], Owner]] = {}
+        self._rows: dict[int, tuple[weakref.ref[Any], tuple[Owner, ...]]] = {}
         self._sweep_at = _SWEEP_AFTER
 
-    def claim(self, parts: Sequence[Any], owner: Owner) -> dict[Owner, list[Any]]:
-        """Note parameters as ``owner``'s; return those that are others' already, by their owner.
+    def claim(self, parts: Sequence[Any], owner: Owner) -> list[Owner]:
+        """Note parameters as ``owner``'s, too; return those whose they are already.
 
         All are looked at and noted in one step: of two loads of one object, one is told of the
-        other. What nobody answers for in the ledger becomes ``owner``'s, though it is others'.
+        other.
         """
-        others: dict[Owner, list[Any]] = {}
         with self._lock:
             known = self._rows.keys() & map(id, parts)
-            if known:
-                for part in parts:
-                    row = self._rows.get(id(part))
-                    if row and row[0]() is part and row[1].mark is not owner.mark:
-                        others.setdefault(row[1], []).append(part)
-            charged = (shared for other, shared in others.items() if other.mark.charged)
-            theirs = {id(part) for shared in charged for part in shared}
-            mine = [part for part in parts if id(part) not in theirs] if theirs else parts
-            rows = [(reference, owner) for reference in map(weakref.ref, mine)]
-            self._rows.update(zip(map(id, mine), rows, strict=True))
+            rows = [(reference, (owner,)) for reference in map(weakref.ref, parts)]
+            others = self._others(parts, owner) if known else {}
+            self._rows.update(zip(map(id, parts), rows, strict=True))
+            for part, owners in others.values():
+                # Of several loads under one key the last stands for all: there may be many.
+                earlier = (one for one in owners if one.label != owner.label)
+                self._rows[id(part)] = (weakref.ref(part), (*earlier, owner))
             if len(self._rows) > self._sweep_at:
                 self._sweep()
-        return others
+        return [*dict.fromkeys(one for _, owners in others.values() for one in owners)]
+
+    def _others(self, parts: Sequence[Any], owner: Owner) -> dict[int, tuple[Any, list[Owner]]]:
+        """Return those of the parts that others have placed, with these."""
+        found = {}
+        for part in parts:
+            row = self._rows.get(id(part))
+            if row and row[0]() is part:
+                found[id(part)] = part, [one for one in row[1] if one.mark is not owner.mark]
+        return found
 
     def disclaim(self, mark: Mark) -> None:
         """Take back what a load was noted for: nothing was placed after all."""
         with self._lock:
-            self._rows = {n: row for n, row in self._rows.items() if row[1].mark is not mark}
+            left = {
+                number: (reference, tuple(one for one in owners if one.mark is not mark))
+                for number, (reference, owners) in self._rows.copy().items()
+            }
+            self._rows = {number: row for number, row in left.items() if row[1]}
 
     def after_fork(self) -> None:
         """In a forked child: another thread may have held the lock."""
         self._lock = threading.RLock()
 
     def _sweep(self) -> None:
-        self._rows = {number: row for number, row in self._rows.items() if row[0]() is not None}
+        self._rows = {n: row for n, row in self._rows.copy().items() if row[0]() is not None}
         self._sweep_at = max(_SWEEP_AFTER, 2 * len(self._rows))

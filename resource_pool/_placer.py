@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from resource_pool._entries import Entry
 from resource_pool._identity import Identity
+from resource_pool._ledger import Place
 from resource_pool._observer import Observer
 from resource_pool._origin import Origin
 from resource_pool._parts import Owner, Placed
@@ -24,6 +26,7 @@ class Loaded:
 
     value: Any
     facts: dict[str, Any]
+    places: Mapping[Place, int]
     note: str
     numbers: dict[str, Any]
 
@@ -50,7 +53,7 @@ class Placer:
             level = logging.WARNING if decision.surprising else logging.INFO
             logger.log(level, "%s goes to %s: %s", identity.label, decision.device, told)
         seen = self._devices.survey(value)
-        others = self._claim(entry, value, decision, seen)
+        self._claim(entry, value, decision, seen)
         left = ""
         try:
             if decision.spread and self._devices.is_movable(value):
@@ -70,20 +73,15 @@ class Placer:
         facts = self._devices.describe(value, seen)
         facts["backend"] = "unknown" if left else decision.backend
         facts["weights"] = _origin(value, facts.pop("marks", None), at_once=bool(decision.spread))
-        if others := {o: parts for o, parts in others.items() if o.mark.charged}:
-            facts["shares"] = frozenset(owner.mark for owner in others)
-            shared = [part for parts in others.values() for part in parts]
-            facts["shared_sizes"] = self._devices.sizes(shared)
         cast = facts.get("placed_dtype") or decision.dtype or facts["dtype"]
         facts |= {"needed": decision.needed, "identity": identity, "key_dtype": cast}
         numbers = {name: facts[name] for name in ("device", "dtype", "memory_usage", "weights")}
         numbers |= {name: facts[name] for name in ("web", "simulated") if name in facts}
         numbers |= {"backend": facts["backend"], "predicted": decision.needed}
-        return Loaded(value, facts, "; ".join(decision.notes), numbers)
+        places = self._devices.places(value, seen)
+        return Loaded(value, facts, places, "; ".join(decision.notes), numbers)
 
-    def _claim(
-        self, entry: Entry, value: Any, decision: Decision, seen: Any
-    ) -> dict[Owner, list[Any]]:
+    def _claim(self, entry: Entry, value: Any, decision: Decision, seen: Any) -> None:
         """Note the parameters as this load's; refuse to move those that were handed out before."""
         owner = Owner(entry.created_for, entry.key)
         others = self._placed.claim(self._devices.parts(value, seen), owner)
@@ -91,9 +89,8 @@ class Placer:
             self.disclaim(entry)
             raise SharedObjectError(
                 f"The constructor of {entry.key} returned an object that shares parameters with "
-                f"{next(iter(others)).label}; it must load an instance of its own."
+                f"{others[0].label}; it must load an instance of its own."
             )
-        return others
 
 
 def _origin(model: Any, marks: Any, *, at_once: bool) -> Origin:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from resource_pool._entries import Entry, Removed, State
 from resource_pool._leaving import Leaving
-from resource_pool._ledger import Ledger
-from resource_pool._sharing import answer_anew, sharing
+from resource_pool._ledger import Ledger, Place, per_device
+from resource_pool._sharing import shared_sizes, sharing
 
 Clock = Callable[[], float]
 
@@ -18,21 +18,21 @@ Clock = Callable[[], float]
 class Memories(Protocol):
     """What of :class:`resource_pool.devices.Devices` tells where objects have their memory."""
 
-    def storages(self, model: Any) -> Sequence[Any]:
-        """Return objects, weakly referable, that live as long as the model's memory does."""
+    def storages(self, model: Any) -> Mapping[Place, Any]:
+        """Return where its memory is, each with an object that lives as long as that does."""
 
-    def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
-        """Return device -> bytes of some of these."""
+    def places(self, model: Any) -> Mapping[Place, int]:
+        """Return where its memory is, each with its bytes."""
 
 
 class NoMemories:
     """For resources of which only the objects themselves count."""
 
-    def storages(self, model: Any) -> Sequence[Any]:  # noqa: ARG002
+    def storages(self, model: Any) -> Mapping[Place, Any]:  # noqa: ARG002
         """Return nothing."""
-        return ()
+        return {}
 
-    def sizes(self, parts: Sequence[Any]) -> dict[str, int]:  # noqa: ARG002
+    def places(self, model: Any) -> Mapping[Place, int]:  # noqa: ARG002
         """Return nothing."""
         return {}
 
@@ -116,10 +116,13 @@ class Shelf:
         del self._entries[entry.key]
         entry.state = State.EVICTING
         heirs = self._sharing_with(entry)
-        theirs = self._pass_on(entry, heirs) if heirs else {}
-        self.ledger.mark_leaving(entry.charges)
-        own = [one for one in self._memories.storages(entry.value) if id(one) not in theirs]
-        references = self._leaving.watch([entry.value, *own], entry.charges)
+        theirs = {place for heir in heirs for place in heir.places}
+        entry.shared_sizes = per_device(entry.places, among=theirs)
+        self._charge_anew(heirs)
+        self._charge(entry, "leaving")
+        storages = self._memories.storages(entry.value)
+        own = {place: one for place, one in storages.items() if place not in theirs}
+        references = self._leaving.watch(entry.value, own, entry.charges)
         if not references:
             self.ledger.settle(entry.charges)
         sharers = tuple(heir.key for heir in heirs)
@@ -127,23 +130,50 @@ class Shelf:
         entry.value = entry.fingerprint = None
         return removed
 
+    # -- who answers for which bytes -----------------------------------------------------
+
+    def _admit(self, entry: Entry) -> None:
+        """Charge a new entry. What it has in common with others is asked now, under the lock:
+        when it was placed, they were others.
+        """
+        self.settle()
+        for charges, sizes in self._leaving.taken_over(entry.places):
+            if sizes is None:
+                self.ledger.settle(charges)
+            else:
+                self.ledger.lessen(charges, sizes)
+        entry.shares = frozenset(one.created_for for one in self._near(entry))
+        self._charge_anew([entry, *self._sharing_with(entry)])
+
+    def _near(self, entry: Entry) -> list[Entry]:
+        """Return the ready entries that have memory in common with this one."""
+        seem = [one for one in self._ready_but(entry) if _meet(one, entry)]
+        for one in seem:  # its holder may have changed it, and another's memory be there now
+            one.places = self._memories.places(one.value)
+        return [one for one in seem if _meet(one, entry)]
+
+    def _charge_anew(self, group: Sequence[Entry]) -> None:
+        for entry, sizes in shared_sizes(group):
+            entry.shared_sizes = sizes
+            self._charge(entry, "used")
+
+    def _charge(self, entry: Entry, kind: str) -> None:
+        self.ledger.settle(entry.charges)
+        entry.charges = self.ledger.charge(entry.key, entry.charged, kind)
+
     def _sharing_with(self, entry: Entry) -> list[Entry]:
-        ready = [one for one in self._entries.values() if one.ready]
-        groups = sharing([entry, *ready])
+        groups = sharing([entry, *self._ready_but(entry)])
         return [one for group in groups if entry in group for one in group if one is not entry]
 
-    def _pass_on(self, entry: Entry, heirs: Sequence[Entry]) -> dict[int, Any]:
-        """Let those that share memory with what leaves answer for it; return all that they have."""
-        theirs = answer_anew(heirs, self._memories)
-        shared = [one for one in self._memories.storages(entry.value) if id(one) in theirs]
-        entry.facts = {**entry.facts, "shared_sizes": self._memories.sizes(shared)}
-        for one in (*heirs, entry):
-            self.ledger.settle(one.charges)
-            one.charges = self.ledger.charge(one.key, one.charged, "used")
-        return theirs
+    def _ready_but(self, entry: Entry) -> list[Entry]:
+        return [one for one in self._entries.values() if one.ready and one is not entry]
 
     def settle(self) -> None:
         """Strike out what has really gone since the last time, and count its bytes as freed."""
         with self.lock:
             for charges in self._leaving.gone():
                 self.freed_bytes += self.ledger.settle(charges)
+
+
+def _meet(one: Entry, other: Entry) -> bool:
+    return not one.places.keys().isdisjoint(other.places)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from resource_pool._entries import Entry, State
+from resource_pool._ledger import Place
 from resource_pool._shelf import Clock, Memories, Shelf
 from resource_pool._waiting import Joined, Waits, checked, loading
 from resource_pool.errors import (
@@ -61,7 +62,7 @@ class Store(Shelf):
             if constructor is None:
                 raise ResourceNotFoundError(self.not_found(key))
             value = checked(mine[0], constructor)
-            self.publish(mine[0], value, {})
+            self.publish(mine[0], value, {}, {})  # of these, nothing is charged
             return value
 
     def hit(self, key: str) -> Any:
@@ -177,19 +178,32 @@ class Store(Shelf):
             other.last_used, other.floor = self.clock(), self.inflation
             return Joined(other, other.value, other.future)
 
-    def publish(self, entry: Entry, value: Any, facts: dict[str, Any]) -> None:
-        """Make a loaded object available: to those who wait, and to those who come."""
+    def publish(
+        self,
+        entry: Entry,
+        value: Any,
+        facts: dict[str, Any],
+        places: Mapping[Place, int] | None = None,
+    ) -> None:
+        """Make a loaded object available: to those who wait, and to those who come.
+
+        Args:
+            places: where its memory is, if that is known already.
+        """
+        if places is None:
+            places = self._memories.places(value)
         with self.lock:
             now = self.clock()
             if not entry.facts:  # a model that has facts already was moved, and not loaded
                 entry.load_seconds = now - entry.created_at
             entry.last_used = now
             entry.value, entry.facts, entry.fingerprint = value, facts, None
-            self.ledger.settle(entry.charges)
-            entry.charges = ()
-            entry.created_for.charged = self._entries.get(entry.key) is entry
-            if entry.created_for.charged:
-                entry.charges = self.ledger.charge(entry.key, entry.charged, "used")
+            entry.places = places
+            if self._entries.get(entry.key) is entry:
+                self._admit(entry)
+            else:  # its caller gets it, and the store does not
+                self.ledger.settle(entry.charges)
+                entry.charges = ()
             entry.state = State.READY
             self._answer(entry)
 

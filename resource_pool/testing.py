@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -43,10 +42,17 @@ class FakeClock:
 
 
 class FakeModel:
-    """A model of a given size in float32 that lives on a fake device until it is collected."""
+    """A model of a given size in float32 that lives on a fake device until it is collected.
 
-    def __init__(self, machine: FakeMachine, mib: float) -> None:
+    With a ``body``, another such model, which several may have in common, it is a head of that
+    size on it.
+    """
+
+    def __init__(self, machine: FakeMachine, mib: float, body: FakeModel | None = None) -> None:
         self.machine = machine
+        # As a torch module has them: whoever holds the body holds a part of this model.
+        self._parameters: dict[str, Any] = {}
+        self._modules = {"body": body}
         self.elements = int(mib * MIB / 4)
         self.dtype = "float32"
         self.sizes: dict[str, int] = {}
@@ -54,9 +60,15 @@ class FakeModel:
         machine.devices.put(self, {"cpu": self.elements * 4})
 
     @property
+    def parts(self) -> list[FakeModel]:
+        """Itself, and its body where it has one."""
+        body = self._modules["body"]
+        return [self, *(body.parts if body else ())]
+
+    @property
     def device(self) -> str:
         """Where it is; several devices joined by "+"."""
-        return "+".join(sorted(self.sizes))
+        return "+".join(sorted({name for part in self.parts for name in part.sizes}))
 
 
 class FakeDevices:
@@ -117,7 +129,8 @@ class FakeDevices:
 
     def is_movable(self, model: Any) -> bool:
         """Whether it is a fake model on one device."""
-        return isinstance(model, FakeModel) and len(model.sizes) == 1
+        parts = self.parts(model)
+        return bool(parts) and all(len(part.sizes) == 1 for part in parts)
 
     def place(self, model: Any, device: str, dtype: str | None, seen: Any = None) -> str:  # noqa: ARG002
         """Move and cast a fake model; other objects are left alone."""
@@ -125,16 +138,19 @@ class FakeDevices:
             return "it is not a fake model on one device"
         if device in self.broken:
             raise self.broken[device]
-        dtype = dtype or model.dtype
-        if _DTYPE_BYTES[dtype] < _DTYPE_BYTES[model.dtype]:
-            self._cast(model, dtype)
-        self.put(model, {device: model.elements * _DTYPE_BYTES[model.dtype]})
-        self._cast(model, dtype)
+        for part in model.parts:
+            self._place(part, device, dtype or part.dtype)
         return ""
 
-    def _cast(self, model: FakeModel, dtype: str) -> None:
-        self.put(model, {model.device: model.elements * _DTYPE_BYTES[dtype]})
-        model.dtype = dtype
+    def _place(self, part: FakeModel, device: str, dtype: str) -> None:
+        if _DTYPE_BYTES[dtype] < _DTYPE_BYTES[part.dtype]:
+            self._cast(part, dtype)
+        self.put(part, {device: part.elements * _DTYPE_BYTES[part.dtype]})
+        self._cast(part, dtype)
+
+    def _cast(self, part: FakeModel, dtype: str) -> None:
+        self.put(part, dict.fromkeys(part.sizes, part.elements * _DTYPE_BYTES[dtype]))
+        part.dtype = dtype
 
     def spread(self, model: Any, budgets: Mapping[str, int], dtype: str | None) -> Any:
         """Fill the devices in their order."""
@@ -149,7 +165,9 @@ class FakeDevices:
 
     def describe(self, model: Any, seen: Any = None) -> dict[str, Any]:  # noqa: ARG002
         """Return where a model is and what it takes."""
-        sizes = dict(model.sizes) if isinstance(model, FakeModel) else {}
+        sizes: dict[str, int] = {}
+        for (device, _), size in self.places(model).items():
+            sizes[device] = sizes.get(device, 0) + size
         return {
             "device": "+".join(sorted(sizes)) or "unknown",
             "dtype": model.dtype if sizes else "unknown",
@@ -159,21 +177,27 @@ class FakeDevices:
         }
 
     def parts(self, model: Any, seen: Any = None) -> list[Any]:  # noqa: ARG002
-        """Return the model itself: it moves as a whole."""
-        return [model] if isinstance(model, FakeModel) else []
+        """Return the model itself, which moves as a whole, and its body."""
+        return model.parts if isinstance(model, FakeModel) else []
 
-    def storages(self, model: Any) -> list[Any]:
+    def storages(self, model: Any) -> dict[tuple[str, int], Any]:
         """Return the model itself: it holds its memory."""
-        return self.parts(model)
+        parts = self.parts(model)
+        return {(device, id(part)): part for part in parts for device in part.sizes}
 
-    def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
+    def places(self, model: Any, seen: Any = None) -> dict[tuple[str, int], int]:  # noqa: ARG002
         """Return what fake models take."""
-        return dict(sum((Counter(part.sizes) for part in parts), Counter[str]()))
+        return {
+            (device, id(part)): size
+            for part in self.parts(model)
+            for device, size in part.sizes.items()
+        }
 
     def would_change(self, model: Any, device: str, dtype: str | None) -> bool:
         """Whether placing it would move or cast it."""
-        moves = self.is_movable(model) and model.device != device
-        return moves or (self.is_movable(model) and dtype not in (None, model.dtype))
+        return self.is_movable(model) and any(
+            part.device != device or dtype not in (None, part.dtype) for part in model.parts
+        )
 
     def release(self, devices: Sequence[str]) -> None:
         """Note that the caches of these devices were emptied."""

@@ -62,11 +62,13 @@ class Devices(Protocol):
     def parts(self, model: Any, seen: Any = None) -> list[Any]:
         """Return the objects, weakly referable, that a move or a cast of the model changes."""
 
-    def storages(self, model: Any) -> Sequence[Any]:
-        """Return objects, weakly referable, that live as long as the model's memory does."""
+    def storages(self, model: Any) -> Mapping[tuple[str, int], Any]:
+        """Return (device, address) -> an object, weakly referable, that lives as long as what the
+        model has in memory there does.
+        """
 
-    def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
-        """Return device -> bytes of some of what ``parts`` or ``storages`` return."""
+    def places(self, model: Any, seen: Any = None) -> Mapping[tuple[str, int], int]:
+        """Return (device, address) -> bytes of what the model has in memory; none without any."""
 
     def would_change(self, model: Any, device: str, dtype: str | None) -> bool:
         """Whether ``place`` would move or cast any part of it."""

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-# (device, address) -> bytes
-Storages = dict[tuple[Any, int], int]
+# torch's name of the device, address
+Place = tuple[str, int]
 
 _device, _dtype, _version = map(attrgetter, ("device", "dtype", "_version"))
 
@@ -84,11 +84,10 @@ class Survey:
 
     def bytes_per_device(self) -> dict[str, int]:
         """Sum the storages under the tensors by torch's name of the device."""
-        if self._storages is None or len(self.devices) != 1:
-            return bytes_per_device(storages_of(self.tensors))
-        (device,) = self.devices
-        sizes = [storage.nbytes() for storage in self._storages]
-        return {str(device): sum(dict(zip(self._addresses, sizes, strict=True)).values())}
+        sizes: dict[str, int] = {}
+        for (device, _), size in self.places.items():
+            sizes[device] = sizes.get(device, 0) + size
+        return sizes
 
     def marks(self) -> Marks | None:
         """Return what tells whether the parameters change; None where nothing does."""
@@ -116,21 +115,23 @@ class Survey:
         except (NotImplementedError, RuntimeError):  # a sparse one
             return None
 
+    @functools.cached_property
+    def places(self) -> dict[Place, int]:
+        """Where the data is, with its bytes: tied weights are in one place."""
+        return {place: one.nbytes() for place, one in self.storages.items()}
+
     @property
-    def storages(self) -> list[Any]:
-        """What holds the data: the tensor itself where it is not in one piece, or has none."""
-        return [*{id(one): one for one in map(_storage_of, self.tensors)}.values()]
+    def storages(self) -> dict[Place, Any]:
+        """Where the data is, with what holds it there."""
+        if self._storages is None:
+            return _storages_of(self.tensors)
+        names = {device: str(device) for device in self.devices}
+        devices = map(names.__getitem__, map(_device, self.tensors))
+        return dict(zip(zip(devices, self._addresses, strict=True), self._storages, strict=True))
 
     @functools.cached_property
     def _addresses(self) -> list[int]:
         return [storage.data_ptr() for storage in self._storages or ()]
-
-
-def _storage_of(tensor: Any) -> Any:
-    try:
-        return tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError, ValueError):  # ValueError: a lazy one
-        return tensor
 
 
 def _each_once(tensors: list[Any]) -> list[Any]:
@@ -140,21 +141,9 @@ def _each_once(tensors: list[Any]) -> list[Any]:
     return [*found.values()]
 
 
-def storages_of(parts: Iterable[Any]) -> Storages:
-    """Return storages, and those under tensors, each once: tied weights share one."""
-    kind = sys.modules["torch"].UntypedStorage
-    apart = [(isinstance(part, kind), part) for part in parts]
-    found = [part for is_storage, part in apart if is_storage]
-    found += [t.untyped_storage() for t in _dense(part for is_one, part in apart if not is_one)]
-    return {(s.device, s.data_ptr()): s.nbytes() for s in found if s.device.type != "meta"}
-
-
-def bytes_per_device(storages: Storages) -> dict[str, int]:
-    """Sum storages by torch's name of their device."""
-    sizes: dict[str, int] = {}
-    for (device, _), size in storages.items():
-        sizes[str(device)] = sizes.get(str(device), 0) + size
-    return sizes
+def _storages_of(tensors: Iterable[Any]) -> dict[Place, Any]:
+    found = [tensor.untyped_storage() for tensor in _dense(tensors)]
+    return {(str(s.device), s.data_ptr()): s for s in found if s.device.type != "meta"}
 
 
 def has_no_data(tensor: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from resource_pool import _system
 from resource_pool.devices import Memory, browser, forwards, modules, openvino
 from resource_pool.devices.cuda import torch_with_cuda
-from resource_pool.devices.survey import Survey, bytes_per_device, storages_of
+from resource_pool.devices.survey import Survey
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|can(?:no|')t allocate memory", re.IGNORECASE)
 
@@ -126,13 +126,15 @@ class TorchDevices:
         """Return the parameters of a module: what a move or a cast changes."""
         return modules.parameters(model) if seen is None else seen.parameters
 
-    def storages(self, model: Any) -> list[Any]:
+    def storages(self, model: Any) -> dict[tuple[str, int], Any]:
         """Return the storages of a module, which a ``state_dict`` or a NumPy view keeps."""
-        return Survey(model).storages if modules.is_module(model) else []
+        return Survey(model).storages if modules.is_module(model) else {}
 
-    def sizes(self, parts: Sequence[Any]) -> dict[str, int]:
-        """Return device -> bytes of storages, and of those under tensors, each once."""
-        return bytes_per_device(storages_of(parts))
+    def places(self, model: Any, seen: Survey | None = None) -> dict[tuple[str, int], int]:
+        """Return (device, address) -> bytes of the storages of a module, each once."""
+        seen = seen or self.survey(model)
+        # What is empty is nowhere: all of it has one address.
+        return {place: size for place, size in seen.places.items() if size} if seen else {}
 
     def would_change(self, model: Any, device: str, dtype: str | None) -> bool:
         """Whether ``place`` would move or cast any of it."""

@@ -103,7 +103,7 @@ def test_a_finalizer_that_places_a_model_while_its_thread_notes_parts_does_not_h
             placed.claim(parts[1:], Owner(Mark(), "finalizer"))
             return super().__iter__()
 
-    assert within_time(lambda: placed.claim(Parts(parts[:1]), Owner(Mark(), "load"))) == {}
+    assert within_time(lambda: placed.claim(Parts(parts[:1]), Owner(Mark(), "load"))) == []
 
 
 def test_a_finalizer_that_asks_for_the_global_pool_gets_the_one_that_is_being_made(monkeypatch):

@@ -9,7 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from resource_pool import DeviceBusyError, InsufficientMemoryError, ResourceNotFoundError
+from resource_pool import (
+    DeviceBusyError,
+    InsufficientMemoryError,
+    ResourceNotFoundError,
+    SharedObjectError,
+)
 from resource_pool.testing import MIB, FakeMachine, FakeModel, OutOfFakeMemoryError
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "e"])
@@ -42,6 +47,38 @@ class PoolMachine(RuleBasedStateMachine):
             return
         if keep:
             self.held.append((model, model.device, model.dtype))
+
+    @precondition(lambda self: self.held)
+    @rule(name=NAMES, index=st.integers(0, 100))
+    def get_again(self, name: str, index: int) -> None:
+        """The constructor returns an object that was loaded before, cached by now or not."""
+        model, device, _ = self.held[index % len(self.held)]
+        self.get_of(name, device, lambda: model, variant="again")
+
+    @precondition(lambda self: self.held)
+    @rule(name=NAMES, index=st.integers(0, 100), keep=st.booleans())
+    def get_sharing(self, name: str, index: int, keep: bool) -> None:
+        """The constructor returns a head on the body of one that was loaded before."""
+        body, device, _ = self.held[index % len(self.held)]
+        body = body.parts[-1]
+
+        def load() -> FakeModel:
+            head = FakeModel(self.machine, 5, body)
+            head.dtype = body.dtype
+            self.machine.devices.put(head, {device: 5 * MIB})
+            return head
+
+        model = self.get_of(name, device, load, variant=f"head {index % 3}")
+        if keep and model is not None:
+            self.held.append((model, model.device, model.dtype))
+
+    def get_of(self, name: str, device: str, load: Any, variant: str) -> FakeModel | None:
+        if "+" in device:
+            return None
+        try:
+            return self.pool.get_model("vision", name, load, {"device": device}, variant=variant)
+        except (InsufficientMemoryError, SharedObjectError, OutOfFakeMemoryError):
+            return None
 
     @rule(name=NAMES, wish=WISHES, tell=TELL)
     def lease(self, name: str, wish: Any, tell: bool) -> None:
@@ -120,7 +157,20 @@ class PoolMachine(RuleBasedStateMachine):
         for key, model in self.pool.models.items():
             facts = self.pool._stats[key]
             assert (facts["device"], facts["dtype"]) == (model.device, model.dtype)
-            assert facts["sizes"] == model.sizes
+            assert facts["sizes"] == self.machine.devices.describe(model)["sizes"]
+
+    @invariant()
+    def what_lives_is_charged_once(self) -> None:
+        """What is cached, exactly; what is leaving, until all of it has gone: part of it may be."""
+        gc.collect()
+        self.pool.get_stats()  # counts what has gone
+        ledger = self.pool._store.ledger
+        for name, total in self.machine.devices.totals.items():
+            used, leaving = ledger.total(name, "used"), ledger.total(name, "leaving")
+            lives = total - self.machine.devices.memory(name).free
+            parts = {part for model in self.pool.models.values() for part in model.parts}
+            assert used == sum(part.sizes.get(name, 0) for part in parts), name
+            assert lives <= used + leaving, name
 
     def teardown(self) -> None:
         """After all leases and holders are gone, clear leaves nothing behind."""
