@@ -141,7 +141,8 @@ class Admission:
             raise
 
     @contextlib.contextmanager
-    def _planned_alone(self, identity: Identity) -> Iterator[None]:
+    def planned_alone(self, identity: Identity) -> Iterator[None]:
+        """Plan, evict and reserve as the only one who does."""
         timeout = -1 if self._deadline is None else self._deadline
         acquired: list[bool] = []
         try:

@@ -70,7 +70,7 @@ class Loader(Admission):
             return joined.entry, self._wait(joined, lessee)
         before_load()
         with self._store.failing() as mine:
-            with self._planned_alone(identity):
+            with self.planned_alone(identity):
                 # Whoever waited here may find that another thread has begun the load.
                 found: Joined | Decision | None = self._join(signature, lessee=lessee)
                 found = found or self._admit(
@@ -121,14 +121,14 @@ class Loader(Admission):
             released(self._devices, [*map(memory_place, decision.devices)])
             if self._devices.is_out_of_memory(loaded):
                 tried, decision = self._next_means(entry, means, loaded)
+                joined = self._redirect(entry, identity, decision)
             else:
                 if not broken.isdisjoint(decision.devices):
                     raise loaded  # it was passed over for a while, and has failed again
                 broken.update(decision.devices)
                 self._report(entry, decision, identity, loaded)
-                decision = self._elsewhere(identity, request, loaded)
+                decision, joined = self._elsewhere(entry, identity, request, loaded)
                 means = self._ladder.means(identity, request, decision)
-            joined = self._redirect(entry, identity, decision)
             if joined is not None:
                 return self._follow(entry, joined)
         joined = self._in_full_precision(entry, identity, decision, request, loaded)
@@ -151,15 +151,19 @@ class Loader(Admission):
         logger.warning("%s: out of memory; %s", entry.key, step[0])
         return step
 
-    def _elsewhere(self, identity: Identity, request: Request, error: Exception) -> Decision:
+    def _elsewhere(
+        self, entry: Entry, identity: Identity, request: Request, error: Exception
+    ) -> tuple[Decision, Joined | None]:
         """Plan again without the device that has just failed, unless the caller insists on it."""
         if request.preferences.force_device:
             raise error
         logger.warning("%s: %s: %s", identity.label, type(error).__name__, error)
-        decision = self.plan(identity, request)
-        if decision.evict:
-            self.evictor.evict(among(decision.evict), f"room for {identity.label}")
-        return decision
+        with self.planned_alone(identity):
+            decision = self.plan(identity, request)
+            while decision.evict:
+                self.evictor.evict(among(decision.evict), f"room for {identity.label}")
+                decision = self.plan(identity, request)
+            return decision, self._redirect(entry, identity, decision)
 
     def _in_full_precision(
         self, entry: Entry, identity: Identity, decision: Decision, request: Request, loaded: Loaded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from resource_pool._entries import Entry
@@ -12,7 +13,7 @@ from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
 from resource_pool._loader import Loader
 from resource_pool._observer import LOW_MEMORY_GPU_SHARE
-from resource_pool._plans import ENGINES, Request, is_on, memory_place
+from resource_pool._plans import ENGINES, Decision, Request, is_on, memory_place
 from resource_pool._preferences import parse_preferences
 from resource_pool._sharing import sharing
 from resource_pool._store import Store
@@ -20,6 +21,27 @@ from resource_pool.devices import Devices, memory_of, released
 from resource_pool.errors import DeviceBusyError, ResourceNotFoundError
 
 logger = logging.getLogger("resource_pool")
+
+
+_TO_RAM = parse_preferences({"device": CPU})
+
+
+@dataclass(frozen=True)
+class _Moving:
+    """A move that has begun: whoever asks for the entry waits for its end.
+
+    Its room is among the entry's charges, which the end strikes out, whichever it is.
+
+    Attributes:
+        changed: the facts that the move changes and nothing tells afterwards.
+    """
+
+    entry: Entry
+    value: Any
+    old: str
+    came_from: str
+    device: str
+    changed: dict[str, Any]
 
 
 class Mover:
@@ -38,14 +60,18 @@ class Mover:
         identity: Identity = entry.facts["identity"]
         size = entry.facts.get("memory_usage", 0)
         request = Request(identity.label, preferences).needing(size)
-        decision = self._loader.plan(identity, request)
-        if decision.device == entry.facts["device"]:
-            return self._still_there(entry)
-        if decision.evict:
-            self._loader.evictor.evict(
-                lambda e: e.key in decision.evict and e is not entry, f"room to move {entry.key}"
-            )
-        return self._move(entry, identity, decision.device, decision.backend)
+        with self._store.failing() as mine:
+            with self._loader.planned_alone(identity):
+                decision = self._loader.plan(identity, request)
+                if decision.device == entry.facts["device"]:
+                    return self._still_there(entry)
+                if decision.evict:
+                    self._loader.evictor.evict(
+                        lambda e: e.key in decision.evict and e is not entry,
+                        f"room to move {entry.key}",
+                    )
+                moving = self._begin(entry, decision, mine)
+            return self._carry_out(moving)
 
     def demote_idle(self, identity: Identity) -> None:
         """Bring a model that nobody holds to RAM before it is handed out, if its GPU is full."""
@@ -55,8 +81,8 @@ class Mover:
             full = memory and memory.free < (1 - LOW_MEMORY_GPU_SHARE) * memory.total
             if full and not entry.seems_held():
                 try:
-                    self._move(entry, identity, CPU, CPU, unless_held=True)
-                    self.demoted.add(identity)
+                    if self._move_idle(entry, Request(identity.label, _TO_RAM)):
+                        self.demoted.add(identity)
                 except Exception as error:  # it stays where it is, and is handed out there
                     logger.warning("%s is not brought to RAM: %s", entry.key, error)
 
@@ -70,16 +96,25 @@ class Mover:
             self.demoted.discard(identity)  # it has gone, or was loaded or moved by other means
             return
         (entry,) = entries
-        size = entry.facts.get("memory_usage", 0)
         try:
-            decision = self._loader.plan(identity, request.needing(size))
-            free = decision.device != CPU and not decision.evict and entry.movable
-            if free and not entry.seems_held():
-                self._move(entry, identity, decision.device, decision.backend, unless_held=True)
+            if entry.movable and not entry.seems_held() and self._move_idle(entry, request):
                 self.demoted.discard(identity)
         except Exception as error:  # it stays where it is, and is handed out there
             self.demoted.discard(identity)
             logger.warning("%s is not brought back from RAM: %s", entry.key, error)
+
+    def _move_idle(self, entry: Entry, request: Request) -> bool:
+        """Move a model that nobody holds where it would go now; False where others had to go."""
+        identity: Identity = entry.facts["identity"]
+        request = request.needing(entry.facts.get("memory_usage", 0))
+        with self._store.failing() as mine:
+            with self._loader.planned_alone(identity):
+                decision = self._loader.plan(identity, request)
+                if decision.evict or decision.device == entry.facts["device"]:
+                    return False
+                moving = self._begin(entry, decision, mine, unless_held=True)
+            self._carry_out(moving)
+        return True
 
     def _still_there(self, entry: Entry) -> Any:
         value = entry.value
@@ -105,45 +140,42 @@ class Mover:
             )
         return found[0]
 
-    def _move(
-        self,
-        entry: Entry,
-        identity: Identity,
-        device: str,
-        backend: str,
-        *,
-        unless_held: bool = False,
-    ) -> Any:
-        old, came_from = entry.key, entry.facts["device"]
+    def _begin(
+        self, entry: Entry, decision: Decision, mine: list[Entry], *, unless_held: bool = False
+    ) -> _Moving:
+        """Take an entry out of everybody's hands, and reserve its room at the new place."""
+        device, backend = decision.device, decision.backend
         dtype = _dtype_after(entry, backend)
         weights = str(entry.facts["weights"])  # afterwards the data is elsewhere
-        new = identity.key(device, dtype)
-        with self._store.failing() as mine:
-            with self._store.lock:
-                self._refuse_unless_movable(entry, new)
-                if unless_held and entry.seems_held():
-                    raise DeviceBusyError(f"{entry.key} is held by somebody by now.")
-                mine.append(entry)
-                value = self._store.reopen(entry, new)
-                size = entry.facts.get("memory_usage", 0)
-                room = self._store.ledger.charge(new, {memory_place(device): size}, "reserved")
-            try:
-                self._devices.place(value, device, None)
-            except BaseException:
-                self._put_back(entry, value, old, came_from)
-                raise
-            finally:
-                with self._store.lock:
-                    self._store.ledger.settle(room)
-            kept = entry.facts.keys() & {"identity", "needed"}
-            facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
-            facts.pop("marks", None)
-            facts |= {"backend": backend, "key_dtype": dtype, "weights": weights}
-            self._store.publish(entry, value, facts)
-        released(self._devices, [memory_place(came_from)])
-        self._loader.reroute(old, new)
-        self._log.add(Event("move", new, f"from {came_from} to {device}"))
-        logger.info("Moved %s from %s to %s.", identity.label, came_from, device)
+        old, new = entry.key, entry.facts["identity"].key(device, dtype)
+        with self._store.lock:
+            self._refuse_unless_movable(entry, new)
+            if unless_held and entry.seems_held():
+                raise DeviceBusyError(f"{entry.key} is held by somebody by now.")
+            mine.append(entry)
+            value = self._store.reopen(entry, new)
+            size = entry.facts.get("memory_usage", 0)
+            room = {memory_place(device): size}
+            entry.charges += self._store.ledger.charge(new, room, "reserved")
+        changed = {"backend": backend, "key_dtype": dtype, "weights": weights}
+        return _Moving(entry, value, old, entry.facts["device"], device, changed)
+
+    def _carry_out(self, moving: _Moving) -> Any:
+        entry, value, device = moving.entry, moving.value, moving.device
+        identity: Identity = entry.facts["identity"]
+        try:
+            self._devices.place(value, device, None)
+        except BaseException:
+            self._put_back(entry, value, moving.old, moving.came_from)
+            raise
+        kept = entry.facts.keys() & {"identity", "needed"}
+        facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
+        facts.pop("marks", None)
+        self._store.publish(entry, value, facts | moving.changed)
+        released(self._devices, [memory_place(moving.came_from)])
+        self._loader.reroute(moving.old, entry.key)
+        self._log.add(Event("move", entry.key, f"from {moving.came_from} to {device}"))
+        logger.info("Moved %s from %s to %s.", identity.label, moving.came_from, device)
         return value
 
     def _put_back(self, entry: Entry, value: Any, key: str, device: str) -> None:

@@ -6,7 +6,7 @@ import functools
 import gc
 import importlib.util
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from resource_pool._entries import Entry, seem_held
@@ -45,15 +45,21 @@ class Observer:
         self._rest_until, self._collections = float("-inf"), 0
 
     def snapshot(self, identity: Identity) -> Snapshot:
-        """Look at the machine first, then, under the lock, at the pool."""
+        """Look at the machine first, then, under the lock, at the pool.
+
+        What was reserved before the machine was asked may not have been allocated then, even if
+        its load has ended since.
+        """
         report = self._hardware()
         names = torch_devices(report)
+        before = self._reserved(names)
         memory, failed = self._memory(names)
         self._settle()
         with self._store.lock:
             ledger, now = self._store.ledger, self._store.clock()
+            reserved = self._reserved(names)
             free = {
-                name: _free(m, ledger.total(name), ledger.total(name, "reserved"))
+                name: _free(m, ledger.total(name), max(before[name], reserved[name]))
                 for name, m in memory.items()
                 if m is not None
             }
@@ -86,6 +92,10 @@ class Observer:
             except RuntimeError as error:
                 failed[name] = f"its memory cannot be asked for ({error})"
         return memory, failed
+
+    def _reserved(self, names: Iterable[str]) -> dict[str, int]:
+        with self._store.lock:
+            return {name: self._store.ledger.total(name, "reserved") for name in names}
 
     def _settle(self) -> None:
         """Strike out what has gone; what is leaving may only wait for the garbage collector."""

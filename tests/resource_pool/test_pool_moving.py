@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from resource_pool import (
     DeviceBusyError,
     DeviceUnavailableError,
+    InsufficientMemoryError,
     ResourceNotFoundError,
     ResourcePool,
 )
@@ -82,3 +85,104 @@ def test_a_model_that_was_not_changed_stays(pool, machine):
     with pool.lease("embedding", "m", machine.loader(10), GPU) as model:
         pass
     assert load(pool, machine, "m", 10) is model
+
+
+class Meanwhile:
+    """Lets something happen after the first plan, in a thread of its own, before it is acted on.
+
+    Whoever plans and reserves in one go keeps it waiting: then the first goes on by itself.
+    """
+
+    def __init__(self, pool: ResourcePool, call) -> None:
+        self._plan, self._call = pool._loader.plan, call
+        self._thread: threading.Thread | None = None
+        self.error: Exception | None = None
+        pool._loader.plan = self.plan
+
+    def plan(self, *args):
+        decision = self._plan(*args)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run)
+            self._thread.start()
+            self._thread.join(0.2)
+        return decision
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        except Exception as error:
+            self.error = error
+
+    def ended(self) -> None:
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+def test_two_moves_at_once_do_not_count_on_the_same_room(pool, machine):
+    ram = {"device": "cpu"}
+    held = [load(pool, machine, name, 60, hardware_preferences=ram) for name in "ab"]
+    other = Meanwhile(pool, lambda: pool.move_model_to_device("embedding", "b", "cuda:0"))
+    pool.move_model_to_device("embedding", "a", "cuda:0")
+    other.ended()
+    assert places(pool) == {"a": "cuda:0", "b": "cpu"}
+    assert isinstance(other.error, InsufficientMemoryError)  # planned, and not run into
+    assert len(held) == 2
+
+
+def test_a_load_that_goes_elsewhere_and_a_move_do_not_count_on_the_same_room():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100, "cuda:1": 100})
+    pool = machine.pool()
+    held = [load(pool, machine, "a", 60, hardware_preferences={"device": "cpu"})]
+    machine.devices.broken["cuda:0"] = RuntimeError("illegal instruction")
+    other = Meanwhile(pool, lambda: pool.move_model_to_device("embedding", "a", "cuda:1"))
+    held.append(load(pool, machine, "b", 60, hardware_preferences={"device": "cuda"}))
+    other.ended()
+    assert places(pool) == {"a": "cpu", "b": "cuda:1"}
+    assert isinstance(other.error, InsufficientMemoryError)
+
+
+def test_a_load_that_ends_while_a_plan_looks_at_the_machine_is_not_missed():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    report = machine.report()  # asks for the memory as well
+    pool = machine.pool(hardware=lambda: report)
+    reserved, end = threading.Event(), threading.Event()
+
+    def slow() -> FakeModel:
+        reserved.set()
+        assert end.wait(10)
+        return machine.loader(60)()
+
+    options = {"hardware_preferences": GPU, "needs": 60 * MIB}
+    loading = threading.Thread(target=lambda: held.append(
+        pool.get_model("embedding", "a", constructor=slow, **options)
+    ))  # fmt: skip
+    held: list[FakeModel] = []
+    loading.start()
+    assert reserved.wait(10)
+    # Somebody else has 30 of the 100 MiB: the ledger does not know, and the driver does.
+    somebodys = FakeModel(machine, 30)
+    machine.devices.put(somebodys, {"cuda:0": 30 * MIB})
+    real = machine.devices.memory
+
+    def memory(device: str):
+        told = real(device)
+        if device == "cuda:0" and not end.is_set():
+            end.set()
+            loading.join(10)
+        return told
+
+    machine.devices.memory = memory
+    told = pool.explain("embedding", "b", {"device": "cuda:0"}, needs=40 * MIB)
+    assert held
+    assert "cuda:0 is not used" in str(told)
+
+
+def test_low_memory_mode_brings_nothing_to_ram_that_has_no_room(caplog):
+    machine = FakeMachine({"cpu": 100, "cuda:0": 100})
+    pool = machine.pool()
+    load(pool, machine, "a", 90)
+    load(pool, machine, "b", 20, hardware_preferences={"device": "cpu"})
+    pool.enable_low_memory_mode()
+    assert load(pool, machine, "a", 90, hardware_preferences=None).device == "cuda:0"
+    assert places(pool) == {"a": "cuda:0", "b": "cpu"}
+    assert "out of memory" not in caplog.text
