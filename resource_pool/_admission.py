@@ -17,6 +17,7 @@ from resource_pool._mode import Mode
 from resource_pool._observer import Observer
 from resource_pool._planner import decide
 from resource_pool._plans import Decision, Request, Snapshot, memory_place, readable
+from resource_pool._preferences import PRECISIONS
 from resource_pool._routes import Routes
 from resource_pool._store import Store
 from resource_pool._waiting import Joined
@@ -74,11 +75,14 @@ class Admission:
     def _snapshot(self, identity: Identity) -> Snapshot:
         snapshot = self.observer.snapshot(identity)
         with self._store.lock:
-            mine = [e.facts for e in self._store.entries() if e.facts.get("identity") == identity]
-            native = self._experience.native_dtype(identity)
-        there = {(f["device"], f["key_dtype"]) for f in mine}
-        own = {(device, None) for device, dtype in there if dtype == native}
-        return replace(snapshot, cached=frozenset(there | own))
+            mine = [e for e in self._store.entries() if e.facts.get("identity") == identity]
+            cached = {
+                (entry.facts["device"], dtype)
+                for entry in mine
+                for dtype in (None, *PRECISIONS.values(), entry.facts["key_dtype"])
+                if self._experience.key(identity, entry.facts["device"], dtype) == entry.key
+            }
+        return replace(snapshot, cached=frozenset(cached))
 
     def reroute(self, old: str, new: str) -> None:
         """Let requests that named no device follow a model that has moved."""
@@ -120,7 +124,7 @@ class Admission:
         if decision.evict:
             return None
         with self._store.lock:
-            key = self._experience.key(identity, decision)
+            key = self._experience.key(identity, decision.device, decision.dtype)
             joined = self._store.join(key, lessee=lessee)
             if joined is not None:
                 self._routes.lead(signature, key, request)
@@ -188,12 +192,14 @@ class Admission:
                 if mine is not None:
                     raise
                 return None  # nothing is to be loaded, and it is not here
-            key = self._experience.key(identity, decision)
+            key = self._experience.key(identity, decision.device, decision.dtype)
             with self._store.lock:
                 joined = self._store.join(key, lessee=lessee)
                 if joined is None and mine is None:
                     self._store.misses += 1
                     return None
+                if joined is None and decision.cached:
+                    continue  # it has gone since, and with it what the decision was made on
                 if joined is not None or not decision.evict:
                     self._routes.lead(signature, key, request)
                     if joined is None and mine is not None:

@@ -42,14 +42,15 @@ class Experience:
         self._estimate = estimate
         self._shown: dict[Identity, _Shown] = {}
 
-    def native_dtype(self, identity: Identity) -> str | None:
-        """Return the model's own dtype, with its quantization; None before the first load."""
-        shown = self._shown.get(identity)
-        return shown.native if shown else None
+    def key(self, identity: Identity, device: str, dtype: str | None) -> str:
+        """Return the key, in which a model's own dtype has its name once it is known.
 
-    def key(self, identity: Identity, decision: Decision) -> str:
-        """Return the key, in which a model's own dtype has its name once it is known."""
-        return identity.key(decision.device, decision.dtype or self.native_dtype(identity))
+        A quantized model is in no other, whatever was asked for.
+        """
+        shown = self._shown.get(identity)
+        if shown and (dtype is None or shown.quantized):
+            dtype = shown.native
+        return identity.key(device, dtype)
 
     def with_needs(self, identity: Identity, request: Request) -> Request:
         """Return the request with what the model needs, where the caller has not told it.
@@ -85,7 +86,7 @@ class Experience:
         # Of a module that computes elsewhere, what it takes there is planned for apart.
         shown.measured[decision.dtype] = facts.get("module_bytes", facts["memory_usage"])
         shown.quantized = shown.quantized or bool(facts.get("quantization"))
-        if decision.dtype is not None or not facts["sizes"]:
+        if not facts["sizes"] or (decision.dtype is not None and not shown.quantized):
             return False
         parts = (facts["dtype"], facts.get("quantization"))
         shown.native = "/".join(filter(None, parts))

@@ -194,7 +194,7 @@ class Loader(Admission):
     def _redirect(self, entry: Entry, identity: Identity, decision: Decision) -> Joined | None:
         """Let a load go on under another decision; join what is cached under its key already."""
         with self._store.lock:
-            key = self._experience.key(identity, decision)
+            key = self._experience.key(identity, decision.device, decision.dtype)
             self._routes.repoint(entry.key, key)
             joined = self._store.rekey(entry, key)
             if joined is None:
@@ -213,7 +213,7 @@ class Loader(Admission):
         with self._store.lock:
             if not self._experience.learn(identity, decision, facts):
                 return None
-            key = self._experience.key(identity, decision)
+            key = self._experience.key(identity, decision.device, decision.dtype)
             self._routes.repoint(entry.key, key)
             return self._store.rekey(entry, key)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from resource_pool._entries import Entry
@@ -102,6 +102,17 @@ class Mover:
         except Exception as error:  # it stays where it is, and is handed out there
             self.demoted.discard(identity)
             logger.warning("%s is not brought back from RAM: %s", entry.key, error)
+
+    def in_ram(self, identity: Identity, request: Request) -> Request:
+        """Send a request that names no device to the model that was brought to RAM, if it is
+        there: the GPU has room again, and would get a second copy.
+        """
+        if identity in self.demoted and any(
+            entry.facts["device"] == CPU
+            for entry in self._instances(lambda e: e.facts.get("identity") == identity)
+        ):
+            return replace(request, family_priority=(CPU,))
+        return request
 
     def _move_idle(self, entry: Entry, request: Request) -> bool:
         """Move a model that nobody holds where it would go now; False where others had to go."""

@@ -191,7 +191,7 @@ def _fit_one(device: DeviceName, request: Request, snapshot: Snapshot) -> Decisi
     free = snapshot.free.get(place)
     decision = Decision(device.backend, name, dtype, (note,) if note else (), (), needed)
     if (name, dtype) in snapshot.cached:
-        return decision
+        return replace(decision, cached=True)
     if name in snapshot.failed:
         return snapshot.failed[name]
     if name in snapshot.crowded and not request.preferences.force_device:
@@ -222,9 +222,9 @@ def _needed(device: DeviceName, dtype: str | None, request: Request) -> int | No
 
 def _spread(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision | None:
     """Return a decision over several GPUs for a model that fits no single one, or None."""
-    names = [torch_name(DeviceName(wanted.backend, d["index"])) for d in devices_of(
-        wanted.backend, snapshot.report
-    )]  # fmt: skip
+    if (there := _spread_already(wanted, request, snapshot)) is not None:
+        return there
+    names = _names(wanted.backend, snapshot.report)
     # Some room for what a forward needs on each device.
     room = {name: int(SPREAD_SHARE * snapshot.free.get(name, 0)) for name in names}
     budgets = {n: size for n, size in room.items() if size and n not in snapshot.failed}
@@ -239,6 +239,24 @@ def _spread(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decisio
     note = f"it needs {readable(needed)} and is spread over {', '.join(budgets)}"
     device = "+".join(budgets)
     return Decision(wanted.backend, device, dtype, (note,), (), needed, budgets)
+
+
+def _spread_already(wanted: DeviceName, request: Request, snapshot: Snapshot) -> Decision | None:
+    """Return the decision for an instance of the model that is spread over such devices."""
+    if _asked_index(wanted, request.preferences) is not None:
+        return None
+    names = set(_names(wanted.backend, snapshot.report))
+    wished, _ = dtype_for(DeviceName(wanted.backend), request, snapshot.report)
+    for device, dtype in sorted(snapshot.cached, key=str):
+        parts = device.split("+")
+        if len(parts) > 1 and names.issuperset(parts) and dtype == wished:
+            return Decision(wanted.backend, device, dtype, cached=True)
+    return None
+
+
+def _names(backend: str, report: Mapping[str, Any]) -> list[str]:
+    """Return torch's names of a backend's devices that compute."""
+    return [torch_name(DeviceName(backend, d["index"])) for d in devices_of(backend, report)]
 
 
 def _asked_index(wanted: DeviceName, preferences: Preferences) -> int | None:

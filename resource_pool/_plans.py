@@ -88,6 +88,7 @@ class Decision:
         spread: the devices and the bytes on each, for a model that fits no single one.
         surprising: whether the caller named a device that it is not, which deserves a warning;
             that the first of a list is not here is what lists are for.
+        cached: whether it is the place of an instance that is here, whatever room there is.
     """
 
     backend: str
@@ -98,6 +99,7 @@ class Decision:
     needed: int | None = None
     spread: Mapping[str, int] | None = None
     surprising: bool = False
+    cached: bool = False
 
     @property
     def devices(self) -> tuple[str, ...]:

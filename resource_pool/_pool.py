@@ -268,6 +268,7 @@ class ResourcePool(Management):
                 self._mover.demote_idle(identity)
             elif identity in self._mover.demoted:
                 self._mover.bring_back(identity, request)
+            request = self._mover.in_ram(identity, request)
 
         def before_load() -> None:
             self._maintenance.look()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hardware_detection.testing import fake_report
-from resource_pool import ResourceNotFoundError, ResourcePool, _global, get_global_resource_pool
-from resource_pool.testing import FakeMachine
+from resource_pool import (
+    PoolError,
+    ResourceNotFoundError,
+    ResourcePool,
+    _global,
+    get_global_resource_pool,
+)
+from resource_pool.testing import MIB, FakeMachine, FakeModel
 
 WAIT = 30.0
 
@@ -172,3 +179,57 @@ def test_a_folder_may_be_named_by_its_path(pool, machine, tmp_path):
     assert pool.get_model("vision", str(tmp_path)) is model
     tokenizer = pool.get_tokenizer("vision", tmp_path, object)
     assert pool.get_tokenizer("vision", str(tmp_path)) is tokenizer
+
+
+def test_a_spread_model_is_recognised_in_other_words():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100, "cuda:1": 100})
+    pool = machine.pool()
+    wishes = [None, {"device": "auto"}, {"device": "cuda"}, {"device": "cuda", "precision": "fp32"}]
+    for wish in wishes:
+        pool.get_model("vision", "m", machine.loader(150), wish, needs=150 * MIB)
+    assert machine.loads == [150]
+    assert list(pool.models) == ["vision:m:cuda:0+cuda:1:float32"]
+
+
+class FourBits(torch.nn.Module):
+    """Quantized as transformers does it."""
+
+    is_quantized = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(quantization_config={"quant_method": "bitsandbytes"})
+        self.weight = torch.nn.Parameter(torch.zeros(8, dtype=torch.int8), requires_grad=False)
+
+
+@pytest.mark.parametrize("first", [None, {"precision": "fp16"}])
+def test_a_quantised_model_is_recognised_in_other_words(first):
+    pool = ResourcePool(hardware=fake_report)
+    model = pool.get_model("vision", "m", FourBits, first)
+    assert list(pool.models) == ["vision:m:cpu:int8/bitsandbytes"]
+    for wish in (None, {"precision": "fp16"}, {"precision": "bf16"}, {"device": "cpu"}):
+        assert pool.get_model("vision", "m", fail, wish) is model
+
+
+def test_what_goes_between_the_plan_and_the_hit_is_planned_again():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool = machine.pool()
+    pool.get_model("vision", "m", machine.loader(60), {"device": "cuda"}, needs=60 * MIB)
+    somebodys = FakeModel(machine, 70)
+    decide, decisions = pool._loader._decide, []
+
+    def decided(*args):
+        decisions.append(decide(*args))
+        if len(decisions) == 1:
+            raise PoolError("so that no hit is looked for")
+        if len(decisions) == 2:
+            assert decisions[-1].cached
+            pool.clear()
+            machine.devices.put(somebodys, {"cuda:0": 70 * MIB})
+        return decisions[-1]
+
+    pool._loader._decide = decided
+    model = pool.get_model(
+        "vision", "m", machine.loader(60), {"device": "cuda", "precision": "fp32"}, needs=60 * MIB
+    )
+    assert model.device == "cpu"

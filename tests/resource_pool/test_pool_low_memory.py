@@ -381,3 +381,11 @@ def test_what_has_no_room_on_its_gpu_any_longer_stays_in_ram(demoted, machine):
     other = load(demoted, machine, "other", 50)
     assert demoted.get_model("embedding", "m").device == "cpu"
     assert other.device == "cuda:0"
+
+
+def test_in_other_words_what_was_brought_to_ram_is_handed_out_and_no_second_copy(pool, machine):
+    load(pool, machine, "m", 90)
+    pool.enable_low_memory_mode()
+    for wish in (None, {"precision": "fp32"}, {"model_family": "embedding"}):
+        assert load(pool, machine, "m", 90, hardware_preferences=wish).device == "cpu"
+    assert machine.loads == [90]
