@@ -191,7 +191,11 @@ class Mover:
 
     def _put_back(self, entry: Entry, value: Any, key: str, device: str) -> None:
         """After a failed move: a module is moved tensor by tensor, and half of it may be there."""
-        self._devices.place(value, device, entry.facts.get("placed_dtype"))
+        try:
+            self._devices.place(value, device, entry.facts.get("placed_dtype"))
+        except BaseException:
+            self._store.write_off(entry, value)
+            raise
         with self._store.lock:
             self._store.rekey(entry, key)
             self._store.publish(entry, value, {**entry.facts, **self._devices.describe(value)})

@@ -130,6 +130,17 @@ class Shelf:
         entry.value = entry.fingerprint = None
         return removed
 
+    def write_off(self, entry: Entry, value: Any) -> None:
+        """Charge what a failed move has left somewhere until it has gone: its entry fails."""
+        places, storages = self._memories.places(value), self._memories.storages(value)
+        with self.lock:
+            self.ledger.settle(entry.charges)
+            entry.charges = ()
+            sizes = per_device(places, among=places.keys())
+            charges = self.ledger.charge(entry.key, sizes, "leaving")
+            if not self._leaving.watch(value, storages, charges):
+                self.ledger.settle(charges)
+
     # -- who answers for which bytes -----------------------------------------------------
 
     def _admit(self, entry: Entry) -> None:

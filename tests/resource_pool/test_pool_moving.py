@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import pytest
@@ -186,3 +187,18 @@ def test_low_memory_mode_brings_nothing_to_ram_that_has_no_room(caplog):
     assert load(pool, machine, "a", 90, hardware_preferences=None).device == "cuda:0"
     assert places(pool) == {"a": "cuda:0", "b": "cpu"}
     assert "out of memory" not in caplog.text
+
+
+def test_what_can_go_neither_on_nor_back_is_charged_until_it_has_gone(pool, machine):
+    held = load(pool, machine, "m", 40)
+    machine.devices.broken = dict.fromkeys(("cpu", "cuda:0"), RuntimeError("device lost"))
+    with pytest.raises(RuntimeError, match="device lost"):
+        pool.move_model_to_device("embedding", "m", "cpu")
+    assert not pool.models
+    assert pool.get_stats()["devices"]["cuda:0"]["used_mb"] == 40
+    machine.devices.broken.clear()  # the error's frames hold the model as well
+    del held
+    gc.collect()
+    pool.cleanup_unused_resources()
+    assert not pool.get_stats()["devices"]
+    assert load(pool, machine, "m", 40).device == "cuda:0"
