@@ -108,10 +108,13 @@ class Inspection:
         self,
         model_name: str,
         hardware_type: str,
-        error_message: str,
+        error_message: str | BaseException,
         stack_trace: str | None = None,
     ) -> dict[str, Any]:
-        """Return a plain dictionary: what failed, why, what to do, what else is here."""
+        """Return a plain dictionary: what failed, why, what to do, what else is here.
+
+        Of an exception as ``error_message``, type, text and trace are taken.
+        """
         from resource_pool import reports  # needed only when something has failed
 
         with self._store.lock:

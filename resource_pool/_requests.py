@@ -14,6 +14,20 @@ from resource_pool._preferences import parse_preferences
 Preferencelike = Mapping[str, Any] | None
 
 
+def named(model_name: str | os.PathLike[str]) -> str:
+    """Return a model's name; a folder may come as a Path.
+
+    Raises:
+        TypeError, ValueError: it is neither, or empty.
+    """
+    name = os.fspath(model_name) if isinstance(model_name, os.PathLike) else model_name
+    if not isinstance(name, str):
+        raise TypeError(f"model_name must be a name or a path, not {name!r:.40}.")
+    if not name:
+        raise ValueError("model_name must not be empty.")
+    return name
+
+
 def requested(
     model_type: str,
     model_name: str,
@@ -23,7 +37,9 @@ def requested(
     needs: int | None,
 ) -> tuple[Identity, Request]:
     """Return which model is meant and the request; raises as ``ResourcePool.get_model`` does."""
-    model_name = os.fspath(model_name)  # a folder may come as a Path
+    model_name = named(model_name)
+    if not isinstance(model_type, str):
+        raise TypeError(f"model_type must be text, such as 'embedding', not {model_type!r}.")
     preferences = parse_preferences(hardware_preferences)
     facts = family_facts(preferences.model_family or model_type, model_name)
     identity = Identity(facts.family, model_name, revision or "", variant or "")

@@ -85,6 +85,11 @@ class Waits:
 
 def checked(entry: Entry, constructor: Callable[[], Any]) -> Any:
     """Call a constructor on behalf of an entry, and refuse None."""
+    if not callable(constructor):
+        raise TypeError(
+            f"The constructor of {entry.key} must be callable, such as "
+            f"lambda: AutoModel.from_pretrained(name), not {constructor!r:.40}."
+        )
     call = _Call(entry.created_for)
     token = _LOADING.set((*_LOADING.get(), call))
     try:

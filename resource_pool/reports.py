@@ -13,6 +13,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resource_pool._advice import error_type as error_type
+from resource_pool._advice import recommendations
 from resource_pool._families import family_facts, subfamily_of
 from resource_pool._hardware import CPU, HARDWARE_NAMES
 from resource_pool.errors import DeviceUnavailableError, PoolError, PreferenceError
@@ -24,107 +26,16 @@ logger = logging.getLogger("resource_pool")
 
 SCHEMA_VERSION = 1
 
-# In this order: the first pattern that is found in the message (or the trace) decides.
-_ERROR_TYPES: tuple[tuple[str, str], ...] = (
-    (
-        "out_of_memory",
-        (
-            r"\bneeds [\d.]+ [KMGT]iB|out of memory|outofmemory|memoryerror|bad_alloc"
-            r"|can(?:no|')t allocate memory"
-        ),
-    ),
-    ("missing_package", r"no module named|modulenotfounderror|requires the .* (library|package)"),
-    (
-        "device_absent",
-        (
-            r"torch not compiled with cuda|no cuda gpus|invalid device ordinal"
-            r"|is not available here|no such device|cannot be used"
-        ),
-    ),
-    ("unknown", r"device-side assert"),
-    ("driver", r"\bdriver\b|cuda error|\bcudnn|\bnccl|hip error|\bhsa_"),
-    (
-        "dtype",
-        (
-            r"expected .*(dtype|scalar type)|not implemented for '(half|bfloat16|float8)"
-            r"|dtype mismatch|must have the same dtype"
-        ),
-    ),
-    (
-        "unsupported_operation",
-        (
-            r"not currently implemented for the|not implemented for|unsupported ?op"
-            r"|notimplementederror|could not run '[^']+' with arguments"
-        ),
-    ),
-    ("timeout", r"timed out|time ?out|deadline"),
-)
-
 _OPERATION = re.compile(r"aten::\w+(?:\.\w+)*|(?<=operator ')[^']+|(?<=Could not run ')[^']+")
 _NEEDED = re.compile(r"(?:tried to allocate|needs) ([\d.]+) ?([KMGT]i?B)", re.IGNORECASE)
 _FREE = re.compile(r"([\d.]+) ?([KMGT]i?B) (?:is )?free", re.IGNORECASE)
 _MB_PER = {"k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
 
-_RECOMMENDATIONS: dict[str, tuple[str, ...]] = {
-    "out_of_memory": (
-        "Use a smaller batch or a shorter input.",
-        'Ask for half precision: hardware_preferences={"precision": "fp16"}.',
-        "Drop what is not needed: pool.cleanup_unused_resources(max_age_minutes=0).",
-        "Turn on low-memory mode: RESOURCE_POOL_LOW_MEMORY=1.",
-    ),
-    "missing_package": ("Install the package that the message names, in this environment.",),
-    "device_absent": (
-        "See what this machine can compute on: rp detect --refresh.",
-        'Let the pool choose: hardware_preferences={"device": "auto"}.',
-    ),
-    "driver": (
-        "Compare the driver with the one that this build of torch needs: rp detect --debug.",
-        "Update the driver, or install a build of torch for the driver that is there.",
-    ),
-    "dtype": ('Ask for full precision: hardware_preferences={"precision": "fp32"}.',),
-    "unsupported_operation": ("Run the model on other hardware of the list of alternatives.",),
-    "timeout": ("Give it more time, or a smaller input.",),
-    "unknown": ("Read the stack trace, and run `rp check --debug` for the state of this machine.",),
-}
-
-_FAMILY_RECOMMENDATIONS: dict[tuple[str, str], str] = {
-    ("out_of_memory", "text_generation"): "Generate fewer tokens: the KV cache grows with each.",
-    ("out_of_memory", "vision"): "Use a smaller image size.",
-    ("out_of_memory", "audio"): "Cut the audio into shorter pieces.",
-    ("out_of_memory", "multimodal"): "Pass one image at a time, at a smaller size.",
-    ("out_of_memory", "embedding"): "Encode fewer texts at once.",
-}
-
-_SUBFAMILY_RECOMMENDATIONS: dict[tuple[str, str | None], str] = {
-    ("out_of_memory", "mixture_of_experts"): (
-        "Quantise it or spread it over several GPUs: all experts are in memory, used or not."
-    ),
-    ("out_of_memory", "chat_model"): "Cut the conversation: the whole history is in each prompt.",
-    ("out_of_memory", "seq2seq"): "Use fewer beams: each keeps a KV cache of its own.",
-    ("out_of_memory", "object_detector"): "Scale the images down; their size is not fixed.",
-    ("out_of_memory", "segmentation"): "Scale the images down: a mask is as large as its image.",
-    ("out_of_memory", "speech_recognition"): "Transcribe in windows of 30 seconds.",
-    ("unsupported_operation", "state_space"): (
-        "Its fast kernels are for CUDA; without their packages transformers' plain loop runs."
-    ),
-    ("dtype", "object_detector"): "Keep it in fp32: sampling of deformable layers needs it.",
-}
-
-_PLATFORM_RECOMMENDATIONS: dict[tuple[str, str], str] = {
-    ("unsupported_operation", "mps"): "Set PYTORCH_ENABLE_MPS_FALLBACK=1 to run it on the CPU.",
-    ("unsupported_operation", "cuda"): "Run it on the CPU, or with a newer build of torch.",
-    ("unsupported_operation", "openvino"): "Keep the model on torch: device='cpu'.",
-    ("unsupported_operation", "webgpu"): "`rp web check` says what does not work there.",
-    ("unsupported_operation", "webnn"): "`rp web check` says what does not work there.",
-    ("driver", "cuda"): "`nvidia-smi` prints the driver's version.",
-    ("driver", "rocm"): "`rocminfo` prints the driver's version.",
-}
-
 
 def error_report(
     model_name: str,
     hardware_type: str,
-    error_message: str,
+    error_message: str | BaseException,
     stack_trace: str | None = None,
     *,
     hardware: Mapping[str, Any],
@@ -134,9 +45,11 @@ def error_report(
 
     Args:
         hardware_type: the backend or device where it failed, e.g. "cuda" or "cuda:0".
+        error_message: the message, or the exception itself, whose trace is taken as well.
         hardware: a detection report, for the alternatives that really are here.
         held_by: what takes the device's memory, the largest first: key and MB.
     """
+    error_message, stack_trace = _told(error_message, stack_trace)
     backend = hardware_type.partition(":")[0]
     kind = error_type(error_message, stack_trace)
     family = family_facts("", model_name).family or "unknown"
@@ -158,32 +71,16 @@ def error_report(
             "held_by": list(held_by),
         },
         "environment": {"driver": _driver(backend, hardware), "versions": _versions()},
-        "recommendations": recommendations(kind, family, backend, subfamily),
+        "recommendations": recommendations(kind, family, backend, subfamily, error_message),
         "alternatives": _alternatives(backend, hardware),
     }
 
 
-def error_type(message: str, stack_trace: str | None = None) -> str:
-    """Return the kind of failure that the message tells of, or else the trace; or "unknown"."""
-    # Of a trace only its last line: paths and source lines before it hold any word.
-    last_line = next(reversed((stack_trace or "").strip().splitlines()), "")
-    for text in (message, last_line):
-        for kind, pattern in _ERROR_TYPES:
-            if re.search(pattern, text, re.IGNORECASE):
-                return kind
-    return "unknown"
-
-
-def recommendations(
-    kind: str, family: str, backend: str, subfamily: str | None = None
-) -> list[str]:
-    """Return what to do, the most specific first."""
-    specific = (
-        _PLATFORM_RECOMMENDATIONS.get((kind, backend)),
-        _SUBFAMILY_RECOMMENDATIONS.get((kind, subfamily)),
-        _FAMILY_RECOMMENDATIONS.get((kind, family)),
-    )
-    return [text for text in specific if text] + list(_RECOMMENDATIONS[kind])
+def _told(error: str | BaseException, trace: str | None) -> tuple[str, str | None]:
+    """Return message and trace of what may be an exception."""
+    if not isinstance(error, BaseException):
+        return error, trace
+    return f"{type(error).__name__}: {error}", trace or "".join(traceback.format_exception(error))
 
 
 def save(report: Mapping[str, Any], output_dir: str | os.PathLike[str]) -> Path:
@@ -233,8 +130,7 @@ def saved_error_report(
         trace = traceback.format_exc()
         try:
             device = _where(pool, model_name, hardware_preferences)
-            message = f"{type(error).__name__}: {error}"
-            report = pool.generate_error_report(model_name, device, message, trace)
+            report = pool.generate_error_report(model_name, device, error, trace)
             logger.error("Error report: %s", pool.save_error_report(report, output_dir))
         except Exception:
             # The report is for the error that goes on below; it must not take its place.

@@ -146,7 +146,7 @@ def _missing(mark: pytest.Mark) -> list[str]:
     try:
         clauses = [clause for text in (*mark.args, *sizes) for clause in parse(str(text))]
     except RequirementError as error:
-        raise pytest.UsageError(f"{_MARKER}: {error}") from error
+        pytest.fail(f"{_MARKER}: {error}", pytrace=False)
     return unmet(tuple(clauses), detect_available_hardware())
 
 

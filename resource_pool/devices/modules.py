@@ -121,7 +121,8 @@ def fingerprint(model: Any) -> Mapping[str, Hashable]:
     found: dict[str, Hashable] = {}
     for name, module in walk(model):
         hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)
-        found[f"{name or 'model'}: training and hooks"] = (module.training, hooks)
+        found[f"{name or 'model'}: training"] = module.training
+        found[f"{name or 'model'}: hooks"] = hooks
         for tensors in (module._parameters, module._buffers):
             for own, tensor in tensors.items():
                 if tensor is not None:

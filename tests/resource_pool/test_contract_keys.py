@@ -233,3 +233,27 @@ def test_what_goes_between_the_plan_and_the_hit_is_planned_again():
         "vision", "m", machine.loader(60), {"device": "cuda", "precision": "fp32"}, needs=60 * MIB
     )
     assert model.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("embedding", "", list), "model_name must not be empty"),
+        (("embedding", None, list), "model_name must be a name or a path, not None"),
+        (("embedding", 3, list), "model_name must be a name or a path, not 3"),
+        (("embedding", b"m", list), "model_name must be a name or a path"),
+        ((None, "m", list), "model_type must be text"),
+        (("embedding", "m", 7), "must be callable"),
+    ],
+)
+def test_wrong_arguments_are_told_in_a_sentence(pool, arguments, told):
+    with pytest.raises((TypeError, ValueError), match=told):
+        pool.get_model(*arguments)
+    assert pool.get_stats()["cached_resources"] == 0
+
+
+def test_wrong_arguments_of_the_others_too(pool):
+    with pytest.raises(ValueError, match="model_name must not be empty"):
+        pool.get_tokenizer("embedding", "", list)
+    with pytest.raises(TypeError, match="must be callable"):
+        pool.get_resource("data", "x", 5)

@@ -75,12 +75,39 @@ def test_an_unknown_model_is_said_to_be_unknown(pool):
             "unsupported_operation",
         ),
         ("Could not run 'aten::nms' with arguments from ...", "unsupported_operation"),
+        ("no kernel image is available for execution on the device", "driver"),
+        ("libcudart.so.12: cannot open shared object file: No such file or directory", "driver"),
+        ("HIP error: invalid device function", "driver"),
+        ("The operator 'x' is not implemented for the 'mps' device", "unsupported_operation"),
         ("deadline exceeded", "timeout"),
         ("something else", "unknown"),
     ],
 )  # fmt: skip
 def test_the_kind_of_failure(message, kind):
     assert error_type(message) == kind
+
+
+def test_an_exception_is_taken_as_it_is(pool):
+    try:
+        raise MemoryError("no room")
+    except MemoryError as error:
+        report = pool.generate_error_report("gpt2", "cpu", error)
+        given = pool.generate_error_report("gpt2", "cpu", error, "a trace of my own")
+    assert report["error_message"] == "MemoryError: no room"
+    assert report["error_type"] == "out_of_memory"
+    assert report["stack_trace"].endswith("MemoryError: no room\n")
+    assert given["stack_trace"] == "a trace of my own"
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("Expected all tensors to be on the same device, but found at least two", "inputs.to"),
+        ("CUDA error: no kernel image is available for execution", "get_arch_list"),
+    ],
+)
+def test_some_messages_have_advice_of_their_own(pool, message, advice):
+    assert advice in pool.generate_error_report("gpt2", "cuda", message)["recommendations"][0]
 
 
 def test_the_trace_decides_where_the_message_is_silent():

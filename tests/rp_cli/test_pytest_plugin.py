@@ -57,6 +57,7 @@ def test_a_marker_skips_with_what_is_missing(run_pytest):
     assert "tpu is not met" in out
     assert "vram>=900TiB is not met" in out
     assert "unknown name 'gpuu'" in out
+    assert "UsageError" not in out
 
 
 def test_fixtures_load_through_the_pool_and_the_end_says_so(run_pytest, tmp_path):
