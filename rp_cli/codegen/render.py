@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_family_classifier.data import data_dir
 from rp_cli.codegen.exceptions import leave_out
+from rp_cli.codegen.own_templates import refuse_misspelt
 from rp_cli.codegen.plan import NO_DIGEST, STYLES
 from rp_cli.codegen.styles import to_pytest
 from rp_cli.errors import BadInputError
@@ -44,9 +45,13 @@ def render_all(plans: Sequence[TestPlan], template_dir: Path | None = None) -> l
         template_dir: a folder whose templates go before rp's own of the same name.
 
     Raises:
-        BadInputError: a template of ``template_dir`` is wrong; says which and where.
+        BadInputError: a template of ``template_dir`` is wrong, or is nearly called as one that
+            would be taken; says which and where.
         RuntimeError: a template of rp's own is; a bug, never the user's mistake.
     """
+    if template_dir is not None:
+        ours = {path.name for path in Path(data_dir("templates")).glob("*.j2")}
+        refuse_misspelt(template_dir, ours | {f"{plan.template}.j2" for plan in plans})
     sources = [_source(plan, template_dir) for plan in plans]
     try:
         formatted = format_sources(sources)

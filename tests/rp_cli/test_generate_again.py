@@ -262,6 +262,25 @@ def test_what_pytest_has_no_form_for_is_refused_and_not_written(rp, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["text_generaton", "text-generation", "embeding"])
+def test_a_template_under_nearly_the_name_of_another_is_told(rp, tmp_path, name):
+    done = with_templates(rp, tmp_path, **{name: "X = 1\n"})
+    assert done.code == ExitCode.BAD_INPUT
+    assert f"hf_{name}_template.py.j2" in done.err
+    assert "rename it" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_templates_of_other_families_and_parts_of_templates_are_no_slips(rp, tmp_path):
+    parts = {
+        "video": "X = 1\n",  # is asked for by other models
+        "text_generation": '{% include "hf_text_generations_template.py.j2" %}',
+        "text_generations": "X = 1\n",
+    }
+    assert with_templates(rp, tmp_path, **parts).code == 0
+
+
 def test_a_template_folder_that_is_not_there(rp, tmp_path):
     done = rp("generate", "--model", "gpt2", "--template-dir", tmp_path / "absent")
     assert done.code == ExitCode.BAD_INPUT

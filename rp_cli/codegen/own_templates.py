@@ -1,0 +1,41 @@
+"""The user's own templates: are they under names that anything asks for?"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from rp_cli.errors import BadInputError
+
+# How alike the families in two names must be for one to be a slip: "video" is not "vision".
+_ALIKE = 0.8
+_AROUND = re.compile(r"^hf_|(_template)?(\.py)?\.j2$")
+
+
+def refuse_misspelt(folder: Path, asked: Collection[str]) -> None:
+    """Refuse a folder with a template that nothing asks for, under nearly the name of another.
+
+    Args:
+        asked: the names of templates that are asked for.
+
+    Raises:
+        BadInputError: there is one; says which, and what it may be meant to be called.
+    """
+    texts = {path.name: _text(path) for path in sorted(folder.glob("*.j2"))}
+    families = {_AROUND.sub("", name): name for name in asked}
+    for name in sorted(texts.keys() - asked):
+        near = difflib.get_close_matches(_AROUND.sub("", name), families, n=1, cutoff=_ALIKE)
+        if near and not any(name in text for other, text in texts.items() if other != name):
+            raise BadInputError(
+                f"No model takes the template {folder / name}; "
+                f"if it is meant to be {families[near[0]]}, rename it."
+            )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # told where it is asked for
+        return ""
