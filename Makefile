@@ -16,10 +16,13 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -n auto
 
+# All three speak, whichever fails.
 lint: $(VENV)/.installed
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
+	@failed=0; \
+	$(VENV)/bin/ruff check . || failed=1; \
+	$(VENV)/bin/ruff format --check . || failed=1; \
+	$(VENV)/bin/mypy || failed=1; \
+	exit $$failed
 
 golden: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -q tests/rp_cli/test_generate_command.py --update-golden

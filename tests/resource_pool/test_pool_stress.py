@@ -1,4 +1,4 @@
-"""64 threads with tens of thousands of random operations: loads that fail, dawdle or are cancelled.
+"""64 threads with thousands of random operations: loads that fail, dawdle or are cancelled.
 
 What must hold at every moment: a key has at most one load in flight, a leased model is cached
 and stays where it is, every call is answered, and in the end nothing is charged to anybody.
@@ -25,7 +25,7 @@ from resource_pool import (
 )
 from resource_pool.testing import MIB, FakeMachine, FakeModel, OutOfFakeMemoryError
 
-THREADS, OPERATIONS = 64, 200
+THREADS, OPERATIONS = 64, 100
 DEVICES = ("cpu", "cuda:0", "cuda:1")
 SIZES = {name: 5.0 + 7.0 * number for number, name in enumerate("abcdefgh")}
 
