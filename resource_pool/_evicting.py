@@ -53,7 +53,8 @@ class Evictor:
         devices = sorted({device for entry in chosen for device in entry.charged})
         before = self._free(devices)
         told_before = self._told_free(devices)
-        removed = self._store.remove(chosen.__contains__)
+        # Asked once more, under the lock: somebody may have got one since.
+        removed = self._store.remove(lambda entry: entry in chosen and doomed(entry))
         if not removed:
             return []
         if any(item.alive() for item in removed):

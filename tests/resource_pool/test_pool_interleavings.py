@@ -158,6 +158,25 @@ def test_memory_pressure_does_not_drop_what_a_caller_holds():
     assert machine.loads.count(10) == 1
 
 
+def test_a_cleanup_leaves_what_somebody_got_while_it_chose():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
+    pool = machine.pool()
+    for name in "ab":
+        pool.get_model("vision", name, machine.loader(10), GPU)
+    machine.clock.now += 3600
+    got, free = [], pool._evictor._free
+
+    def chosen(devices):  # what to drop is chosen, and nothing is dropped yet
+        if not got:
+            got.append(pool.get_model("vision", "a", machine.loader(10), GPU))
+        return free(devices)
+
+    pool._evictor._free = chosen
+    pool.cleanup_unused_resources(max_age_minutes=30)
+    assert got == [*pool.models.values()]
+    assert machine.loads == [10, 10]
+
+
 def test_no_memory_in_a_lease_does_not_drop_what_a_caller_holds():
     machine = FakeMachine({"cpu": 10_000, "cuda:0": 100})
     pool = machine.pool()
