@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 
 from resource_pool import ResourcePool, _system
@@ -15,6 +18,14 @@ GIB = 2**30
 def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep low-memory mode off however busy the machine is that runs the tests."""
     monkeypatch.setattr(_system, "memory", lambda: Memory(64 * GIB, 48 * GIB))
+
+
+@pytest.fixture
+def quick_collections() -> Iterator[None]:
+    """Leave what other tests have loaded out of garbage collections, which it makes slow."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        gc.freeze()  # what other tests have loaded makes each collection take half a second
         self.machine = FakeMachine({"cpu": 300, "cuda:0": 100, "cuda:1": 80})
         self.pool = self.machine.pool()
         self.leases: list[tuple[Any, FakeModel, str, str]] = []
@@ -180,6 +181,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.held.clear()
         self.pool.clear()
         gc.collect()
+        gc.unfreeze()
         assert self.pool.get_stats()["devices"] == {}
         for name, total in self.machine.devices.totals.items():
             assert self.machine.devices.memory(name).free == total

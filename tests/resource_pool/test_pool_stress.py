@@ -101,6 +101,7 @@ def act(pool: ResourcePool, loads: Loads, rng: random.Random) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_collections")
 def test_64_threads_with_failing_slow_and_cancelled_loads():
     machine = FakeMachine({"cpu": 400, "cuda:0": 100, "cuda:1": 60})
     pool, loads = machine.pool(), Loads(machine)
