@@ -127,10 +127,9 @@ def saved_error_report(
     except (DeviceUnavailableError, PreferenceError):
         raise
     except Exception as error:
-        trace = traceback.format_exc()
         try:
             device = _where(pool, model_name, hardware_preferences)
-            report = pool.generate_error_report(model_name, device, error, trace)
+            report = pool.generate_error_report(model_name, device, error)
             logger.error("Error report: %s", pool.save_error_report(report, output_dir))
         except Exception:
             # The report is for the error that goes on below; it must not take its place.
