@@ -50,7 +50,7 @@ def render_all(plans: Sequence[TestPlan], template_dir: Path | None = None) -> l
         RuntimeError: a template of rp's own is; a bug, never the user's mistake.
     """
     if template_dir is not None:
-        ours = {path.name for path in Path(data_dir("templates")).glob("*.j2")}
+        ours = {path.name for path in data_dir("templates").glob("*.j2")}
         refuse_misspelt(template_dir, ours | {f"{plan.template}.j2" for plan in plans})
     sources = [_source(plan, template_dir) for plan in plans]
     try:
