@@ -143,13 +143,22 @@ def _clause(part: str) -> Clause:
     name, comparison, number, unit = found.groups()
     name = name.lower()
     if name not in NAMES:
-        raise RequirementError(f"unknown name {name!r} in a requirement; use {', '.join(NAMES)}")
+        raise RequirementError(
+            f"unknown name {name!r} in a requirement{_meant(name)}; use {', '.join(NAMES)}"
+        )
     text = "".join(part.split())
     if comparison is None:
         if name in _SIZES:
             raise RequirementError(f"{name} needs a size, such as {name}>=40GiB")
         return Clause(name, ">=", 1.0, text)
     return Clause(name, comparison, _value(name, float(number), (unit or "").lower()), text)
+
+
+def _meant(name: str) -> str:
+    import difflib  # needed only for what is misspelt
+
+    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.7)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _value(name: str, number: float, unit: str) -> float:

@@ -146,8 +146,11 @@ def _missing(mark: pytest.Mark) -> list[str]:
     try:
         clauses = [clause for text in (*mark.args, *sizes) for clause in parse(str(text))]
     except RequirementError as error:
-        pytest.fail(f"{_MARKER}: {error}", pytrace=False)
-    return unmet(tuple(clauses), detect_available_hardware())
+        wrong = str(error)
+    else:
+        return unmet(tuple(clauses), detect_available_hardware())
+    # Outside the except block, or pytest tells the cause too, which is the same sentence.
+    pytest.fail(f"{_MARKER}: {wrong}", pytrace=False)
 
 
 # -- one worker per model --------------------------------------------------------------------

@@ -56,7 +56,7 @@ def test_a_marker_skips_with_what_is_missing(run_pytest):
     assert "1 passed, 1 skipped, 1 error" in out
     assert "tpu is not met" in out
     assert "vram>=900TiB is not met" in out
-    assert "unknown name 'gpuu'" in out
+    assert out.count("unknown name 'gpuu'") == 1
     assert "UsageError" not in out
 
 
