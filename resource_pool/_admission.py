@@ -64,6 +64,23 @@ class Admission:
         """Return what would be decided now, without doing it."""
         return self._decide(self._experience.with_needs(identity, request), identity)
 
+    def with_room(
+        self, identity: Identity, request: Request, why: str, *, staying: Entry | None = None
+    ) -> Decision:
+        """Plan, and evict until nothing more must go; for whoever plans alone.
+
+        One eviction may not do: what was to go may be leased by then, or be kept by others.
+
+        Args:
+            staying: the model that the room is for, where it is cached already.
+        """
+        while True:
+            decision = self.plan(identity, request)
+            going = {*decision.evict} - ({staying.key} if staying else set())
+            if not going:
+                return decision
+            self.evictor.evict(among(going), why)
+
     def _decide(self, request: Request, identity: Identity) -> Decision:
         """Decide; before a shortage is told, look for what only the garbage collector holds."""
         try:

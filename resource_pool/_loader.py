@@ -12,7 +12,6 @@ from typing import Any
 from resource_pool._admission import Admission
 from resource_pool._entries import Entry
 from resource_pool._events import Event, EventLog
-from resource_pool._evicting import among
 from resource_pool._experience import Estimate
 from resource_pool._identity import Identity
 from resource_pool._ladder import Ladder
@@ -159,10 +158,7 @@ class Loader(Admission):
             raise error
         logger.warning("%s: %s: %s", identity.label, type(error).__name__, error)
         with self.planned_alone(identity):
-            decision = self.plan(identity, request)
-            while decision.evict:
-                self.evictor.evict(among(decision.evict), f"room for {identity.label}")
-                decision = self.plan(identity, request)
+            decision = self.with_room(identity, request, f"room for {identity.label}")
             return decision, self._redirect(entry, identity, decision)
 
     def _in_full_precision(

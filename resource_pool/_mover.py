@@ -62,14 +62,12 @@ class Mover:
         request = Request(identity.label, preferences).needing(size)
         with self._store.failing() as mine:
             with self._loader.planned_alone(identity):
-                decision = self._loader.plan(identity, request)
-                if decision.device == entry.facts["device"]:
+                # It is where it was asked to go, whatever would have to make room for another.
+                if self._loader.plan(identity, request).device == entry.facts["device"]:
                     return self._still_there(entry)
-                if decision.evict:
-                    self._loader.evictor.evict(
-                        lambda e: e.key in decision.evict and e is not entry,
-                        f"room to move {entry.key}",
-                    )
+                decision = self._loader.with_room(
+                    identity, request, f"room to move {entry.key}", staying=entry
+                )
                 moving = self._begin(entry, decision, mine)
             return self._carry_out(moving)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 
@@ -117,6 +118,28 @@ class Meanwhile:
     def ended(self) -> None:
         self._thread.join(10)
         assert not self._thread.is_alive()
+
+
+def test_a_move_finds_other_room_where_its_victim_was_leased_meanwhile(pool, machine):
+    for name in "ab":
+        load(pool, machine, name, 40)
+    load(pool, machine, "m", 40, hardware_preferences={"device": "cpu"})
+    evict, leased = pool._loader.evictor.evict, []
+
+    with contextlib.ExitStack() as leases:
+
+        def leased_first(doomed, why):
+            if not leased:
+                victim = next(e for e in pool._store.entries() if doomed(e))
+                leased.append(victim.facts["identity"].name)
+                lease = pool.lease("embedding", leased[0], machine.loader(40), GPU)
+                leases.enter_context(lease)
+            return evict(doomed, why)
+
+        pool._loader.evictor.evict = leased_first
+        pool.move_model_to_device("embedding", "m", "cuda:0")
+    assert places(pool) == {leased[0]: "cuda:0", "m": "cuda:0"}
+    assert machine.loads == [40, 40, 40]
 
 
 def test_two_moves_at_once_do_not_count_on_the_same_room(pool, machine):
