@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Set
 from pathlib import Path
 
 from rp_cli.errors import BadInputError
 
 # How alike the families in two names must be for one to be a slip: "video" is not "vision".
 _ALIKE = 0.8
+_ENDING = re.compile(r"(\.py)?(\.(j2|jinja2?|jnj|tpl))?$")
 _AROUND = re.compile(r"^hf_|(_template)?(\.py)?\.j2$")
 
 
-def refuse_misspelt(folder: Path, asked: Collection[str]) -> None:
+def refuse_misspelt(folder: Path, asked: Set[str]) -> None:
     """Refuse a folder with a template that nothing asks for, under nearly the name of another.
 
     Args:
@@ -23,6 +24,7 @@ def refuse_misspelt(folder: Path, asked: Collection[str]) -> None:
     Raises:
         BadInputError: there is one; says which, and what it may be meant to be called.
     """
+    _refuse_other_endings(folder, asked)
     texts = {path.name: _text(path) for path in sorted(folder.glob("*.j2"))}
     families = {_AROUND.sub("", name): name for name in asked}
     for name in sorted(texts.keys() - asked):
@@ -31,6 +33,18 @@ def refuse_misspelt(folder: Path, asked: Collection[str]) -> None:
             raise BadInputError(
                 f"No model takes the template {folder / name}; "
                 f"if it is meant to be {families[near[0]]}, rename it."
+            )
+
+
+def _refuse_other_endings(folder: Path, asked: Set[str]) -> None:
+    """Refuse what is called as a template that is asked for, but for the ending of its name."""
+    here = {path.name for path in folder.glob("*")}
+    endless = {_ENDING.sub("", name): name for name in asked - here}
+    for name in sorted(here - asked):
+        meant = endless.get(_ENDING.sub("", name))
+        if meant and (folder / name).is_file():
+            raise BadInputError(
+                f"No model takes the template {folder / name}: it must end as {meant}; rename it."
             )
 
 

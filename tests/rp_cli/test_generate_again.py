@@ -272,6 +272,25 @@ def test_a_template_under_nearly_the_name_of_another_is_told(rp, tmp_path, name)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("ending", [".py", ".j2", ".jinja", ".py.jinja2"])
+def test_a_template_whose_name_ends_otherwise_is_told(rp, tmp_path, ending):
+    (tmp_path / f"hf_embedding_template{ending}").write_text("X = 1\n")
+    out = tmp_path / "out"
+    done = rp("generate", "--model", "gpt2", "--template-dir", tmp_path, "--output-dir", out)
+    assert done.code == ExitCode.BAD_INPUT
+    assert "must end as hf_embedding_template.py.j2" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_copies_beside_a_template_are_no_slips(rp, tmp_path):
+    for ending in (".py.j2", ".jinja", ".py.j2.orig"):
+        (tmp_path / f"hf_text_generation_template{ending}").write_text("X = 1\n")
+    out = tmp_path / "out"
+    done = rp("generate", "--model", "gpt2", "--template-dir", tmp_path, "--output-dir", out)
+    assert done.code == 0
+
+
 def test_templates_of_other_families_and_parts_of_templates_are_no_slips(rp, tmp_path):
     parts = {
         "video": "X = 1\n",  # is asked for by other models
