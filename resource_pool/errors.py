@@ -76,3 +76,9 @@ class WebSetupError(PoolError, RuntimeError):
 
 class PredictionError(PoolError, ValueError):
     """Memory cannot be predicted: an unknown architecture, an impossible config or shape."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, for the end of a sentence; its type if it says nothing."""
+    said = str(error).strip().partition("\n")[0].strip().rstrip(".")
+    return said or type(error).__name__

@@ -17,7 +17,7 @@ from resource_pool.devices import modules, onnx_precision
 from resource_pool.devices.flat import Inputs, Outputs, flat_forward
 from resource_pool.devices.onnx_operators import OPSET, known_operators
 from resource_pool.devices.tracing import tracing
-from resource_pool.errors import UnsupportedOperationError
+from resource_pool.errors import UnsupportedOperationError, first_line
 
 # What one ONNX file can hold: the format's own limit of a message.
 _MOST_BYTES = (1 << 31) - 1
@@ -102,9 +102,8 @@ def _export(
                 dynamo=False,
             )
     except Exception as error:
-        what = str(error).strip().split("\n")[0].rstrip(".")
         raise UnsupportedOperationError(
-            f"The model cannot be exported to ONNX: {what or type(error).__name__}."
+            f"The model cannot be exported to ONNX: {first_line(error)}."
         ) from error
     outputs: Outputs = flat.outputs
     return outputs

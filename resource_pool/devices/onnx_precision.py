@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resource_pool.errors import UnsupportedOperationError
+from resource_pool.errors import UnsupportedOperationError, first_line
 
 # Smaller tensors are not worth a scale.
 _LEAST_VALUES = 1024
@@ -29,9 +29,8 @@ def convert(path: Path, dtype: str) -> None:
     try:
         onnx.save(_CONVERSIONS[dtype](onnx.load(str(path))), str(beside))
     except Exception as error:  # onnx's and onnxruntime's own, and what is not installed
-        what = str(error).strip().split("\n")[0].rstrip(".")
         raise UnsupportedOperationError(
-            f"The file cannot be converted to {dtype}: {what}."
+            f"The file cannot be converted to {dtype}: {first_line(error)}."
         ) from error
     beside.replace(path)
 

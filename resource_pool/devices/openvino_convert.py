@@ -12,7 +12,7 @@ from typing import Any
 from resource_pool.devices.flat import Inputs, as_array, flat_forward
 from resource_pool.devices.float32 import as_float32, in_float32
 from resource_pool.devices.tracing import tracing
-from resource_pool.errors import UnsupportedOperationError
+from resource_pool.errors import UnsupportedOperationError, first_line
 
 # OpenVINO's own default on a CPU may be bf16, which differs in the third digit.
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -69,7 +69,7 @@ def _converted(flat: Any, example: tuple[Any, ...]) -> Any:
             )
     except Exception as error:
         found = _OPERATIONS.findall(str(error))
-        what = f"no conversion for {', '.join(found)}" if found else str(error).split("\n")[0]
+        what = f"no conversion for {', '.join(found)}" if found else first_line(error)
         raise UnsupportedOperationError(f"OpenVINO cannot convert the model: {what}.") from error
     _let_blind_positions_be_zero(model)
     return model
@@ -122,8 +122,9 @@ def _compiled(converted: Any, device: str, dtype: str) -> Any:
     try:
         return core.compile_model(converted, name, {_PRECISION: _HINTS[dtype]})
     except RuntimeError as error:
-        what = str(error).split("\n")[0]
-        raise UnsupportedOperationError(f"OpenVINO cannot compile the model: {what}.") from error
+        raise UnsupportedOperationError(
+            f"OpenVINO cannot compile the model: {first_line(error)}."
+        ) from error
 
 
 def _computes_in(compiled: Any, dtype: str) -> str:

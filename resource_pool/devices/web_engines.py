@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from resource_pool.devices.browser_session import BrowserSession
 from resource_pool.devices.onnx_export import Exported
 from resource_pool.devices.web_tensors import Arrays, packed, unpacked
-from resource_pool.errors import UnsupportedOperationError
+from resource_pool.errors import UnsupportedOperationError, first_line
 
 _PLACED = re.compile(r"placed on \[(\w+)ExecutionProvider\]\. Number of nodes: (\d+)")
 _NODE = re.compile(r"ToAnEp\]\s+(\w+) \(")
@@ -292,8 +292,9 @@ def _told_as_unsupported() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # onnxruntime has a class for each status
-        what = str(error).strip().split("\n")[0].rstrip(".")
-        raise UnsupportedOperationError(f"onnxruntime cannot run the file: {what}.") from error
+        raise UnsupportedOperationError(
+            f"onnxruntime cannot run the file: {first_line(error)}."
+        ) from error
 
 
 def too_large(provider: str, exported: Exported, reported: Mapping[str, Any]) -> str | None:
