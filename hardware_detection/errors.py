@@ -32,14 +32,11 @@ class UnknownHardwareError(ValueError):
     """
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        import difflib
-
         known = tuple(known)
         self.name = name
-        self.nearest = next(iter(difflib.get_close_matches(name.lower(), known, n=1)), None)
-        hint = f" (did you mean {self.nearest!r}?)" if self.nearest else ""
+        self.nearest = nearest(name.lower(), known)
         super().__init__(
-            f"unknown device {name!r}{hint}; use one of {', '.join(known)},"
+            f"unknown device {name!r}{hint_at(self.nearest)}; use one of {', '.join(known)},"
             " with an index where there are several, such as cuda:1"
         )
 
@@ -53,3 +50,19 @@ def _rebuild(name: str, nearest: str | None, message: str) -> UnknownHardwareErr
     ValueError.__init__(error, message)
     error.name, error.nearest = name, nearest
     return error
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name most like this one; None where none is alike.
+
+    Args:
+        cutoff: how alike they must be, of 1.
+    """
+    import difflib  # needed only for what is misspelt
+
+    return next(iter(difflib.get_close_matches(name, tuple(known), n=1, cutoff=cutoff)), None)
+
+
+def hint_at(near: str | None) -> str:
+    """Return what a message adds after a name that is not known."""
+    return f" (did you mean {near!r}?)" if near else ""

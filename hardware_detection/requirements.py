@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hardware_detection.errors import RequirementError
+from hardware_detection.errors import RequirementError, hint_at, nearest
 from hardware_detection.names import GPUS, HARDWARE_NAMES
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -53,6 +53,8 @@ _FRESH_S = 60.0
 _SIZES = ("vram", "vram_free", "vram_total", "memory", "memory_free")
 #: Every name that a clause may use.
 NAMES = (*HARDWARE_NAMES, *_SIZES, "cores")
+# How alike two names must be for one to be a slip: "gpu" is not "cpu".
+_ALIKE = 0.7
 _CLAUSE = re.compile(
     r"\s*([a-z_]+)\s*(?:(>=|<=|==|!=|>|<|=)\s*(\d+(?:\.\d+)?)\s*(?:([a-z]+)\s*)?)?",
     re.IGNORECASE | re.ASCII,
@@ -143,8 +145,9 @@ def _clause(part: str) -> Clause:
     name, comparison, number, unit = found.groups()
     name = name.lower()
     if name not in NAMES:
+        hint = hint_at(nearest(name, NAMES, cutoff=_ALIKE))
         raise RequirementError(
-            f"unknown name {name!r} in a requirement{_meant(name)}; use {', '.join(NAMES)}"
+            f"unknown name {name!r} in a requirement{hint}; use {', '.join(NAMES)}"
         )
     text = "".join(part.split())
     if comparison is None:
@@ -152,13 +155,6 @@ def _clause(part: str) -> Clause:
             raise RequirementError(f"{name} needs a size, such as {name}>=40GiB")
         return Clause(name, ">=", 1.0, text)
     return Clause(name, comparison, _value(name, float(number), (unit or "").lower()), text)
-
-
-def _meant(name: str) -> str:
-    import difflib  # needed only for what is misspelt
-
-    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.7)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _value(name: str, number: float, unit: str) -> float:
