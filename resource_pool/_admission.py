@@ -72,12 +72,14 @@ class Admission:
         One eviction may not do: what was to go may be leased by then, or be kept by others.
 
         Args:
-            staying: the model that the room is for, where it is cached already.
+            staying: the model that the room is for, where it is cached already; it needs none on
+                the device that it is on.
         """
         while True:
             decision = self.plan(identity, request)
+            is_there = staying is not None and decision.device == staying.facts["device"]
             going = {*decision.evict} - ({staying.key} if staying else set())
-            if not going:
+            if is_there or not going:
                 return decision
             self.evictor.evict(among(going), why)
 

@@ -62,12 +62,11 @@ class Mover:
         request = Request(identity.label, preferences).needing(size)
         with self._store.failing() as mine:
             with self._loader.planned_alone(identity):
-                # It is where it was asked to go, whatever would have to make room for another.
-                if self._loader.plan(identity, request).device == entry.facts["device"]:
-                    return self._still_there(entry)
                 decision = self._loader.with_room(
                     identity, request, f"room to move {entry.key}", staying=entry
                 )
+                if decision.device == entry.facts["device"]:
+                    return self._still_there(entry)
                 moving = self._begin(entry, decision, mine)
             return self._carry_out(moving)
 
