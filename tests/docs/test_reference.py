@@ -75,7 +75,7 @@ def test_every_statistic_has_its_words():
     pool.get_model("vision", "m", machine.loader(60))
     # What only a Mac tells is not asked for here.
     found = set(keys(pool.get_stats())) - {"mps.allocated_mb"}
-    # What only browsers tell: test_browser_parts.py.
+    # What only browsers tell: test_browser_simulation.py.
     assert found == {key for key in STATISTICS if not key.startswith("models.*.web")}
 
 
