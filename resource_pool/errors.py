@@ -80,5 +80,13 @@ class PredictionError(PoolError, ValueError):
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error, for the end of a sentence; its type if it says nothing."""
-    said = str(error).strip().partition("\n")[0].strip().rstrip(".")
-    return said or type(error).__name__
+    return _first_line(error).rstrip(".") or type(error).__name__
+
+
+def type_and_first_line(error: BaseException) -> str:
+    """Return an error's type and the first line of its message, at most 200 characters of it."""
+    return f"{type(error).__name__}: {_first_line(error)[:200]}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "").strip()

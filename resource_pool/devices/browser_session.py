@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resource_pool.devices.loopback import LoopbackServer
-from resource_pool.errors import ComputationTimeoutError, UnsupportedOperationError
+from resource_pool.errors import ComputationTimeoutError, UnsupportedOperationError, first_line
 
 #: Seconds for a start of the browser, and for one job in it: a large model on an emulated GPU
 #: takes minutes.
@@ -243,7 +243,7 @@ def _serve(
             browser.close()
     except Exception as error:
         if not started.done():
-            started.set_exception(_JobError(_first_line(error)))
+            started.set_exception(_JobError(_told(error)))
     finally:
         server.close()
         folder.cleanup()
@@ -257,7 +257,7 @@ def _work(page: Any, jobs: queue.SimpleQueue[_Job | None]) -> None:
         try:
             job.done.set_result(page.evaluate(f"rp.{job.function}", dict(job.argument)))
         except Exception as error:  # Playwright's, or what its own process died of
-            job.done.set_exception(_JobError(_first_line(error)))
+            job.done.set_exception(_JobError(_told(error)))
 
 
 def _refuse(jobs: queue.SimpleQueue[_Job | None]) -> None:
@@ -283,7 +283,7 @@ def _open(browser: Any, url: str) -> Any:
             page.wait_for_function("globalThis.rp", timeout=1000)
         except NotYetError as error:
             if problems or time.monotonic() > deadline:
-                raise _JobError("; ".join(problems) or _first_line(error)) from None
+                raise _JobError("; ".join(problems) or _told(error)) from None
         else:
             return page
 
@@ -297,10 +297,8 @@ def _process_of(browser: Any) -> Any:
     return psutil.Process(pid)
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    line = text.splitlines()[0].removeprefix("Page.evaluate: ").removeprefix("Error: ")
-    return line.rstrip(".")[:300]
+def _told(error: Exception) -> str:
+    return first_line(error).removeprefix("Page.evaluate: ").removeprefix("Error: ")[:300]
 
 
 def _private_bytes(process: Any) -> int:

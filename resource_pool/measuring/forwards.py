@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from resource_pool.errors import type_and_first_line
 from resource_pool.measuring.batches import Inputs, placed
 from resource_pool.measuring.numbers import is_tensor, layout
 
@@ -83,9 +84,8 @@ def predicted_forward(model: Any, inputs: Mapping[str, Any]) -> Forward:
             return _watched(other, without_data, FakeAnswers())
     except Exception as error:
         # Forwards of hundreds of architectures raise whatever they like at a tensor without data.
-        said = str(error).strip().partition("\n")[0][:200]
         raise unittest.SkipTest(
-            f"this forward cannot be predicted without data ({type(error).__name__}: {said})"
+            f"this forward cannot be predicted without data ({type_and_first_line(error)})"
         ) from None
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from resource_pool.errors import type_and_first_line
 from resource_pool.prediction.answers import FakeAnswers
 from resource_pool.prediction.inputs import (
     Shape,
@@ -60,7 +61,7 @@ def trace(request: TraceRequest) -> Iterator[dict[str, Any]]:
         yield {"too_long": str(error)}
     except Exception as error:
         # Constructors and forwards of hundreds of architectures raise whatever they like.
-        yield {"problem": f"{type(error).__name__}: {_first_line(error)}"}
+        yield {"problem": type_and_first_line(error)}
 
 
 def _steps(request: TraceRequest) -> Iterator[dict[str, Any]]:
@@ -228,7 +229,3 @@ def cache_bytes(output: Any) -> int:
         elif type(one).__module__.startswith("transformers.cache_utils"):
             waiting.extend(vars(one).values())
     return sum(storages.values())
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "")[:200]

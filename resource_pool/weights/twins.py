@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hardware_detection.files import rp_home, write_atomically
-from resource_pool.errors import WeightsUnavailableError
+from resource_pool.errors import WeightsUnavailableError, type_and_first_line
 from resource_pool.weights import folders
 from resource_pool.weights.cases import twin_case
 from resource_pool.weights.evidence import TWIN_FIELD
@@ -145,7 +145,7 @@ def _build(folder: Path, recipe: TwinRecipe) -> None:
         # Third-party constructors raise whatever they like at a config they do not take.
         raise WeightsUnavailableError(
             f"no tiny twin of {recipe.model_name} can be built as {recipe.auto_class} of type "
-            f"{recipe.model_type} ({type(error).__name__}: {_first_line(error)}); "
+            f"{recipe.model_type} ({type_and_first_line(error)}); "
             "use the pretrained weights, or another class"
         ) from error
     counts = {
@@ -167,10 +167,6 @@ def _quiet() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "")[:200]
 
 
 def _original_config(recipe: TwinRecipe) -> Any:
