@@ -17,6 +17,7 @@ Test = unittest.TestCase
 
 # An assertion that shows two long texts can be as long as both.
 _DETAIL_CHARACTERS = 32 * 1024
+_RANK = {"passed": 0, "skipped": 1, "failed": 2, "error": 3}
 
 
 def run_unittests(
@@ -98,16 +99,19 @@ class RecordingResult(unittest.TextTestResult):
     def addSubTest(self, test: Test, subtest: Test, err: Any) -> None:  # noqa: N802
         """A failed subtest fails its test; the first detail is kept."""
         super().addSubTest(test, subtest, err)
-        if err is not None and self.records[test.id()]["status"] == "passed":
+        if err is not None and _RANK[self.records[test.id()]["status"]] < _RANK["failed"]:
             kind = "failed" if issubclass(err[0], test.failureException) else "error"
             self._record(test, kind, "".join(traceback.format_exception(*err)), err[0])
 
     def _record(
         self, test: Test, status: str, detail: str, kind: type[BaseException] | None = None
     ) -> None:
+        known = self.records.get(test.id())
+        if known is not None and _RANK[status] < _RANK[known["status"]]:
+            return  # what failed stays so, whatever its tearDown or another run of it says
         self.records[test.id()] = {
             "status": status,
-            "seconds": self.records.get(test.id(), {}).get("seconds", 0.0),
+            "seconds": known["seconds"] if known is not None else 0.0,
             "detail": shortened(detail),
             "exception": kind.__name__ if kind else "",
         }

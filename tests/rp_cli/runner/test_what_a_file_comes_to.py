@@ -1,0 +1,20 @@
+"""What the tests of a file report is what the file comes to, in whatever order they report it."""
+
+from __future__ import annotations
+
+import pytest
+
+CASE = "import unittest\nclass TestA(unittest.TestCase):\n    def test_a(self):\n        BODY\n"
+FAILS_IN_PART = "with self.subTest(): self.fail('bad')\n        self.skipTest('not here')"
+SKIPS_LATE = "self.fail('bad')\n    def tearDown(self): self.skipTest('not here')"
+FAILS_ONCE = "TestA.ran = hasattr(TestA, 'ran'); self.assertTrue(TestA.ran, 'bad')\nTestB = TestA"
+
+
+@pytest.mark.parametrize(
+    "body", [FAILS_IN_PART, SKIPS_LATE, FAILS_ONCE], ids=["in part", "skips late", "runs twice"]
+)
+def test_a_test_that_failed_stays_so_whatever_it_reports_later(run, body):
+    (result,) = run({"test_it": CASE.replace("BODY", body)})["files"]
+    (test,) = result["tests"]
+    assert (result["status"], test["status"]) == ("failed", "failed")
+    assert "bad" in test["detail"]
