@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 import types
@@ -55,20 +56,22 @@ class RecordingResult(unittest.TextTestResult):
         self.records: dict[str, dict[str, Any]] = {}
         self._started = 0.0
         self._running, self._journal = "", journal
+        self._handled: BaseException | None = None
 
     def startTest(self, test: Test) -> None:  # noqa: N802
         """Note the time; a test that reports nothing more has passed."""
         super().startTest(test)
-        self._started = time.perf_counter()
+        self._started, self._handled = time.perf_counter(), sys.exc_info()[1]
         self._running = test.id()
         self._journal.begun(self._running)
         self._record(test, "passed", "")
 
     def stopTest(self, test: Test) -> None:  # noqa: N802
-        """Note how long the test took."""
+        """Note how long the test took; one that Ctrl-C breaks has not ended: it is what ran."""
         self.records[test.id()]["seconds"] = time.perf_counter() - self._started
         self._running = ""
-        self._note(test.id())
+        if sys.exc_info()[1] is self._handled:
+            self._note(test.id())
         super().stopTest(test)
 
     def addFailure(self, test: Test, err: Any) -> None:  # noqa: N802

@@ -62,3 +62,10 @@ def test_a_class_that_cannot_be_set_up_is_kept_when_the_file_breaks(run):
     assert [(test["name"], test["status"]) for test in result["tests"]] == [
         ("setUpClass (test_it.T)", "error"), ("test_it.U.test_a", "error"),
     ]  # fmt: skip
+
+
+def test_a_test_that_raises_what_nobody_catches_is_the_one_that_ran(run):
+    (result,) = run({"test_it": UNFINISHED.replace("END", "raise KeyboardInterrupt")})["files"]
+    tests = {test["name"].rpartition(".")[2]: test["status"] for test in result["tests"]}
+    assert tests == {"test_a": "passed", "test_b": "failed", "test_c": "error"}
+    assert result["error"].endswith("it was running test_it.T.test_c")
