@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from hardware_detection.files import write_atomically
 from rp_cli.runner.journal import NO_JOURNAL, Journal, journal_of
 from rp_cli.runner.selecting import Selection, parse_selection
-from rp_cli.runner.unittests import run_unittests, shortened
+from rp_cli.runner.unittests import run_unittests, shortened, skipped_whole
 
 if TYPE_CHECKING:
     from resource_pool import ResourcePool
@@ -44,6 +44,8 @@ def run_file(
     use = _PoolUse()
     try:
         module = _import(path)
+    except unittest.SkipTest as reason:
+        return {"tests": [skipped_whole(path.name, str(reason))], "error": "", "pool": {}}
     except BaseException as error:  # whatever a file does when it is imported, it is told
         trace = shortened(traceback.format_exc())
         return {"tests": [], "error": trace, "exception": type(error).__name__, "pool": {}}

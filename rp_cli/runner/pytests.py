@@ -11,7 +11,7 @@ import pytest
 
 from rp_cli.runner.journal import NO_JOURNAL, Journal
 from rp_cli.runner.selecting import Selection
-from rp_cli.runner.unittests import shortened
+from rp_cli.runner.unittests import shortened, skipped_whole
 
 
 def run_pytest(
@@ -61,9 +61,12 @@ class Recorder:
         items[:] = chosen
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Keep why a file could not be collected."""
+        """Keep why a file could not be collected, or was skipped as a whole."""
         if report.failed:
             self._broken.append(shortened(str(report.longrepr)))
+        elif report.skipped:
+            name = report.nodeid.rpartition("/")[2]
+            self.tests[report.nodeid] = skipped_whole(name, _reason(report))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Note which test runs."""
@@ -92,10 +95,10 @@ class Recorder:
             known["exception"] = _exception(report)
 
 
-def _reason(report: pytest.TestReport) -> str:
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     detail = report.longrepr
     reason = detail[2] if isinstance(detail, tuple) else str(detail)
-    return reason.removeprefix("Skipped: ")
+    return reason.removeprefix("Skipped: ").removeprefix("unittest.case.SkipTest: ")
 
 
 def _exception(report: pytest.TestReport) -> str:

@@ -125,6 +125,12 @@ class RecordingResult(unittest.TextTestResult):
         self._journal.ended({"name": name, **self.records[name]})
 
 
+def skipped_whole(name: str, reason: str) -> dict[str, Any]:
+    """Return the record of what was skipped before any test of it was found, under its name."""
+    about = {"name": name, "status": "skipped", "seconds": 0.0}
+    return {**about, "detail": reason, "exception": ""}
+
+
 def shortened(detail: str) -> str:
     """Return the detail without its middle where it is longer than anybody reads."""
     if len(detail) <= _DETAIL_CHARACTERS:

@@ -18,3 +18,19 @@ def test_a_test_that_failed_stays_so_whatever_it_reports_later(run, body):
     (test,) = result["tests"]
     assert (result["status"], test["status"]) == ("failed", "failed")
     assert "bad" in test["detail"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import unittest\nraise unittest.SkipTest('not here')",
+        "import pytest, unittest\nraise unittest.SkipTest('not here')",
+        "import pytest\npytest.skip('not here', allow_module_level=True)",
+        "import pytest\npytest.importorskip('nobody_has_this', reason='not here')",
+    ],
+)
+def test_a_file_that_skips_itself_as_a_whole_is_skipped_with_its_reason(run, source):
+    (result,) = run({"test_it": source})["files"]
+    (test,) = result["tests"]
+    assert (result["status"], result["error"]) == ("skipped", "")
+    assert (test["name"], test["status"], test["detail"]) == ("test_it.py", "skipped", "not here")
