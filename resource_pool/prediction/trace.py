@@ -174,7 +174,7 @@ def _measured(
     start = memory.current - weights
     with watching(memory, answers), growing(row, memory) as growth:
         output = model(**inputs)
-    cached = cache_bytes(output)
+    cached, seen = cache_bytes(output), _seen_bytes(output)
     yield {
         "left_out": left_out(model, inputs),
         "seq": None if set(inputs) == {"pixel_values"} else shape.seq,
@@ -192,7 +192,9 @@ def _measured(
             output = model(**step)
         yield {
             "decode_peak_bytes": memory.peak - weights,
-            "kv_bytes_per_token": cache_bytes(output) - cached,
+            # Of what the cache shows: a window's first view keeps the whole row alive, the next
+            # token's lets it go, and neither is what every further token adds.
+            "kv_bytes_per_token": max(_seen_bytes(output) - seen, 0),
             START: start,
             GROWTH: max(growth(), default=0),
         }
@@ -212,7 +214,17 @@ def _next_token(inputs: dict[str, Any], output: Any) -> dict[str, Any]:
 
 def cache_bytes(output: Any) -> int:
     """Return the bytes of a forward's attention cache; 0 where it left none."""
-    storages: dict[int, int] = {}
+    storages = (tensor.untyped_storage() for tensor in _cached(output))
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
+
+
+def _seen_bytes(output: Any) -> int:
+    """Return the bytes of a cache that its tensors show, however much lies behind a view."""
+    return sum(tensor.nbytes for tensor in _cached(output))
+
+
+def _cached(output: Any) -> Iterator[Any]:
+    """Yield the tensors of a forward's attention cache, each once."""
     seen: set[int] = set()
     waiting = [getattr(output, "past_key_values", None)]
     while waiting:
@@ -221,11 +233,10 @@ def cache_bytes(output: Any) -> int:
             continue
         seen.add(id(one))
         if hasattr(one, "untyped_storage"):
-            storages[one.untyped_storage()._cdata] = one.untyped_storage().nbytes()
+            yield one
         elif isinstance(one, (list, tuple)):
             waiting.extend(one)
         elif isinstance(one, dict):
             waiting.extend(one.values())
         elif type(one).__module__.startswith("transformers.cache_utils"):
             waiting.extend(vars(one).values())
-    return sum(storages.values())

@@ -104,6 +104,16 @@ def test_the_cache_of_grouped_queries_has_two_tensors_per_layer(
     assert known["kv_bytes_per_token"] == per_token
 
 
+@pytest.mark.parametrize("seq", [8, 15, 16, 17, 40])
+def test_a_token_beyond_the_window_adds_nothing(seq: int) -> None:
+    """Half of the layers see all tokens, the others the last 16, the new one included."""
+    kinds = ["sliding_attention", "full_attention"]
+    config = {**LLAMA, "head_dim": 8, "sliding_window": 16, "layer_types": kinds}
+    known = traced("gemma2", "AutoModelForCausalLM", config, seq=seq)
+    per_layer = 2 * LLAMA["num_key_value_heads"] * 8 * 4
+    assert known["kv_bytes_per_token"] == (2 if seq < 15 else 1) * per_layer
+
+
 @settings(max_examples=8)
 @given(batch=st.integers(1, 4), seq=st.integers(2, 60), more=st.integers(1, 40))
 def test_more_rows_or_tokens_never_need_less(batch: int, seq: int, more: int) -> None:
