@@ -14,6 +14,7 @@ import traceback
 import types
 import unittest
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -77,19 +78,23 @@ def _generated_facts(module: types.ModuleType) -> dict[str, Any]:
     """Read what a generated file and its test class say; any other file has nothing to say."""
     classes = [value for value in vars(module).values() if isinstance(value, type)]
     tests = [one for one in classes if issubclass(one, unittest.TestCase)]
-    preferences = [getattr(one, "preferences", None) for one in tests]
+    preferences = [_read(one, "preferences") for one in tests]
     devices = [one.get("device") for one in preferences if isinstance(one, Mapping)]
-    located: list[Any] = [getattr(one, "weights", None) for one in tests]
-    model = getattr(module, "MODEL_NAME", None)
+    located = [_read(one, "weights") for one in tests]
+    told = [{"kind": _read(one, "kind"), "reason": _read(one, "reason")} for one in located]
+    model = _read(module, "MODEL_NAME")
     return {
         "model_name": model if isinstance(model, str) else None,
         "asked": next((str(one) for one in devices if one not in (None, "auto")), None),
-        "weights": [
-            {"kind": str(one.kind), "reason": str(one.reason)}
-            for one in located
-            if hasattr(one, "kind") and hasattr(one, "reason")
-        ],
+        "weights": [one for one in told if all(isinstance(fact, str) for fact in one.values())],
     }
+
+
+def _read(owner: Any, name: str) -> Any:
+    """Return an attribute, or None: in anybody's file it may be something that raises."""
+    with suppress(Exception):
+        return getattr(owner, name)
+    return None
 
 
 class _PoolUse:

@@ -34,3 +34,18 @@ def test_a_file_that_skips_itself_as_a_whole_is_skipped_with_its_reason(run, sou
     (test,) = result["tests"]
     assert (result["status"], result["error"]) == ("skipped", "")
     assert (test["name"], test["status"], test["detail"]) == ("test_it.py", "skipped", "not here")
+
+
+RAISES = """
+class Lazy:
+    def __get__(self, test, owner): raise RuntimeError("not before setUpClass")
+class TestB(unittest.TestCase):
+    weights = preferences = Lazy()
+"""
+
+
+def test_what_a_file_says_of_itself_may_raise_and_costs_no_result(run):
+    source = CASE.replace("BODY", "self.fail('bad')") + RAISES
+    (result,) = run({"test_it": source})["files"]
+    assert (result["status"], result["error"]) == ("failed", "")
+    assert (result["asked"], result["weights"]) == (None, [])
