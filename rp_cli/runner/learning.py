@@ -144,13 +144,30 @@ def _transformers_names(scope: Scope) -> Iterator[str]:
 
 
 def _looks_like_pytest(tree: ast.Module) -> bool:
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in tree.body:
-        if isinstance(node, functions) and node.name.startswith("test"):
-            return True
-        if isinstance(node, ast.ClassDef) and node.name.startswith("Test") and not node.bases:
-            return True
+    """Whether a file has tests that unittest would not find; pytest finds those of both styles."""
+    plain = {"object"}
+    for node in _outermost(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if node.name.startswith("test"):
+                return True
+        elif isinstance(node, ast.ClassDef):
+            if not all(getattr(base, "id", "") in plain for base in node.bases):
+                plain.discard(node.name)
+            elif node.name.startswith("Test"):
+                return True
+            else:
+                plain.add(node.name)
     return False
+
+
+def _outermost(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield a module's statements in their order, with those inside an ``if`` or a ``try``."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, (ast.Module, ast.If, ast.Try, ast.ExceptHandler)):
+            waiting += reversed([*ast.iter_child_nodes(node)])
 
 
 def _plugins(tree: ast.Module, file: Path) -> str:

@@ -135,6 +135,15 @@ def test_a_name_that_is_assigned_twice_is_no_constant(tmp_path):
         ("import pytest, unittest\nclass TestA(unittest.TestCase): pass\n", "pytest"),
         ("from pytest import mark\n", "pytest"),
         ("x = 1\n", "unittest"),
+        ("class TestA(object):\n    def test_a(self): pass\n", "pytest"),
+        ("class Checks: pass\nclass More(Checks): pass\nclass TestA(More): pass\n", "pytest"),
+        ("if True:\n    class Checks: pass\nclass TestA(Checks): pass\n", "pytest"),
+        ("if 0: pass\nelif 1: pass\nelse:\n    def test_a(): pass\n", "pytest"),
+        ("try: import x\nexcept ImportError:\n    def test_a(): pass\n", "pytest"),
+        ("try: pass\nfinally:\n    async def test_a(): pass\n", "pytest"),
+        ("class Checks: pass\nclass TestA(Checks, unittest.TestCase): pass\n", "unittest"),
+        ("class B: pass\nfrom x import A\nclass B(A): pass\nclass TestA(B): pass", "unittest"),
+        ("def help():\n    def test_a(): pass\n", "unittest"),
     ],
 )
 def test_the_style_is_seen(tmp_path, source, style):
