@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from rp_cli.runner.capture import Capture
 from rp_cli.runner.channel import Channel, Message
 from rp_cli.runner.learning import ModelPlan
+from rp_cli.runner.orphans import Orphans
 from rp_cli.runner.scheduling import Branch
 from rp_cli.runner.workers import Worker
 
@@ -57,6 +58,8 @@ class Fleet:
         self._gpu_environments: Sequence[Mapping[str, str]] = ()
         self._gpus: list[Worker | None] = []
         self._words = Capture()
+        self._own: list[Worker] = []  # those with a process that is a child of this one
+        self._orphans = Orphans()
         self._started = 0
         self.listener: Listener
         self.failed: set[str] = set()
@@ -77,7 +80,7 @@ class Fleet:
         if ROOT in self._zygotes or self.exhausted:
             return
         self._started += 1
-        self._add(ROOT, Worker.start("zygote", "fork", self._environment, self._words))
+        self._add(ROOT, self._new("zygote", "fork", self._environment))
 
     def prepare(self, names: Mapping[str, Sequence[str]], *, last: bool = True) -> None:
         """Let the zygote import; it is ready after the ``last`` of several requests."""
@@ -161,6 +164,7 @@ class Fleet:
             self._opening.pop(ROOT, None)
             self.ignore(root.channel)
             root.reap()
+            self._end_orphans()
             self.exhausted |= self._started >= _MOST_ZYGOTES
             self.listener.on_lost(root)
         else:
@@ -186,7 +190,7 @@ class Fleet:
     def start_alone(self, threads: int) -> Worker:
         """Start a process for one file."""
         environment = {"OMP_NUM_THREADS": str(threads), **self._environment}
-        return Worker.start("alone", "process", environment, self._words)
+        return self._new("alone", "process", environment)
 
     def gpu_worker(self, busy: Callable[[Worker], bool]) -> Worker:
         """Return an idle worker of a GPU, a running one first: it may have the model."""
@@ -204,7 +208,7 @@ class Fleet:
 
     def _start_gpu(self, index: int) -> Worker:
         environment = {**self._environment, **self._gpu_environments[index]}
-        worker = Worker.start("gpu", f"gpu {index}", environment, self._words)
+        worker = self._new("gpu", f"gpu {index}", environment)
         self._gpus[index] = worker
         self.listen_to(worker.channel, lambda: self._hear_gpu(worker))
         return worker
@@ -225,7 +229,21 @@ class Fleet:
         self.ignore(worker.channel)
         if worker in self._gpus:
             self._gpus[self._gpus.index(worker)] = None
-        return worker.reap()
+        told = worker.reap()
+        self._end_orphans()
+        return told
+
+    # -- processes -----------------------------------------------------------------------
+
+    def _new(self, kind: str, name: str, environment: Mapping[str, str]) -> Worker:
+        worker = Worker.start(kind, name, environment, self._words)
+        self._own.append(worker)
+        return worker
+
+    def _end_orphans(self) -> None:
+        """End what the workers that are reaped have left behind."""
+        self._own = [worker for worker in self._own if worker.is_child()]
+        self._orphans.end([worker.process.pid for worker in self._own if worker.process])
 
     # -- listening -----------------------------------------------------------------------
 
@@ -264,5 +282,7 @@ class Fleet:
         self.dismiss_zygotes()
         for worker in filter(None, self._gpus):
             worker.dismiss()
+        self._end_orphans()
+        self._orphans.stop()
         self._selector.close()
         self._words.close()

@@ -5,16 +5,18 @@ All of it is best effort: where a limit cannot be set, the deadline is left.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 # How many processes and threads a file may start on top of those that run already.
 PROCESS_MARGIN = 1000
 _OOM_SCORE = 900
-_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 1, 36, 37
 
 
 def restrain(memory_bytes: int | None, processes: int | None) -> None:
@@ -64,16 +66,21 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent ends, so that they can be found."""
-    _prctl(_SET_CHILD_SUBREAPER, 1)
+def adopt_orphans(*, adopt: bool = True) -> bool:
+    """Become the parent of descendants whose own parent ends, so that they can be found.
+
+    Returns:
+        Whether this process was that already; with ``adopt`` False, it is no longer.
+    """
+    before = ctypes.c_int()
+    _prctl(_GET_CHILD_SUBREAPER, ctypes.byref(before))
+    _prctl(_SET_CHILD_SUBREAPER, int(adopt))
+    return bool(before.value)
 
 
-def _prctl(option: int, value: int) -> None:
+def _prctl(option: int, value: Any) -> None:
     if sys.platform != "linux":
         return
-    import ctypes
-
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 

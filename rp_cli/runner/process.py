@@ -112,17 +112,22 @@ def kill_session(pid: int) -> None:
 
 def sweep(known: Collection[int]) -> None:
     """Kill and reap every descendant of this process but the ``known`` children and theirs."""
-    for child in _children():
-        if child.pid not in known:
-            _kill([*_descendants(child.pid), child])
-            with suppress(ChildProcessError):
-                os.waitpid(child.pid, 0)
-
-
-def _children() -> list[Any]:
     import psutil
 
-    return psutil.Process().children()
+    for child in children():
+        if child.pid not in known:
+            killed = [*_descendants(child.pid), child]
+            _kill(killed)
+            # One that hangs inside a driver does not die even now; it is left behind.
+            with suppress(psutil.Error):
+                psutil.wait_procs(killed, timeout=_KILLED_SECONDS)
+
+
+def children() -> list[Any]:
+    """Return the children of this process, as psutil knows them."""
+    import psutil
+
+    return list(psutil.Process().children())
 
 
 def _descendants(pid: int) -> list[Any]:

@@ -86,6 +86,10 @@ class Worker:
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, self.process.pid, options) is not None
 
+    def is_child(self) -> bool:
+        """Whether there is a process that is not reaped."""
+        return self.process is not None and self.process.returncode is None
+
     def kill(self) -> None:
         """Kill the process and what it started; a nested zygote is left to its channel's end."""
         if self.process is not None and self.process.returncode is None:

@@ -16,7 +16,7 @@ import pytest
 from rp_cli.errors import OutputError
 from rp_cli.runner import capture
 from rp_cli.runner.dispatch import Dispatcher
-from rp_cli.runner.limits import processes_now
+from rp_cli.runner.limits import adopt_orphans, processes_now
 
 PASSES = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): print('said')\n"
 
@@ -76,9 +76,9 @@ def test_an_endless_loop_ends_at_its_deadline_with_what_it_started(run, tmp_path
     assert not any(map(psutil.pid_exists, started))
 
 
-def test_a_process_that_outlives_its_parent_is_found_and_killed(run, tmp_path):
-    pid = tmp_path / "pid"
-    daemon = doing(
+def leaving_a_daemon(pid: Path, *then: str) -> str:
+    """Return a file that starts a process in a session of its own, and then does something."""
+    return doing(
         "import os, threading",
         "if os.fork() == 0:",
         "    os.setsid()",
@@ -88,9 +88,32 @@ def test_a_process_that_outlives_its_parent_is_found_and_killed(run, tmp_path):
         "    os._exit(0)",
         "os.wait()",
         f"while not os.path.exists({str(pid)!r}) or not open({str(pid)!r}).read(): pass",
+        *then,
     )
-    assert by_name(run({"test_daemon": daemon}))["test_daemon"]["status"] == "passed"
+
+
+def test_a_process_that_outlives_its_parent_is_found_and_killed(run, tmp_path):
+    pid = tmp_path / "pid"
+    assert by_name(run({"test_it": leaving_a_daemon(pid)}))["test_it"]["status"] == "passed"
     assert not psutil.pid_exists(int(pid.read_text()))
+
+
+def test_what_outlives_a_python_that_crashes_is_found_too_and_nobody_elses_child(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("rp_cli.runner.planning.can_fork", lambda: False)
+    pid, waits = tmp_path / "pid", "import signal; signal.pause()"
+    before = adopt_orphans(adopt=False)
+    other = subprocess.Popen([sys.executable, "-c", waits], start_new_session=True)
+    try:
+        result = by_name(run({"test_it": leaving_a_daemon(pid, "os._exit(3)")}))["test_it"]
+        assert (result["status"], result["ran_in"]) == ("crashed", "process")
+        assert not psutil.pid_exists(int(pid.read_text()))
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+    assert adopt_orphans(adopt=before) is False
 
 
 def test_a_fork_bomb_is_stopped(run, monkeypatch):
