@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import tempfile
 import types
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ def run_pytest(
 ) -> tuple[dict[str, Any], types.ModuleType | None]:
     """Run a file's tests; return ``tests``, ``deselected``, ``error``, and the file's module."""
     recorder = Recorder(meant, journal)
-    # Records are ours to keep; and one process is what this file gets.
-    options = ["-q", "-p", "no:cacheprovider"]
-    options += ["-n", "0"] if importlib.util.find_spec("xdist") else []
-    code = pytest.main([*options, str(path)], plugins=[recorder])
+    # Records are ours to keep: what a project's settings want of its cache (--ff) finds it empty.
+    with tempfile.TemporaryDirectory(prefix="rp_pytest_", ignore_cleanup_errors=True) as cache:
+        options = ["-q", "-o", f"cache_dir={cache}"]
+        code = pytest.main([*options, str(path)], plugins=[recorder])
     done = {"tests": list(recorder.tests.values()), "deselected": recorder.deselected}
     return {**done, "error": recorder.problem(code)}, recorder.module
 
@@ -47,6 +48,13 @@ class Recorder:
             pytest.ExitCode.NO_TESTS_COLLECTED,
         )
         return "" if code in ended else f"pytest ended with status {int(code)}"
+
+    @pytest.hookimpl(wrapper=True)  # before xdist, which wants to be the first itself
+    def pytest_cmdline_main(self, config: pytest.Config) -> Generator[None, Any, Any]:
+        """Keep xdist, where it is loaded, from starting processes: one is what this file gets."""
+        if hasattr(config.option, "numprocesses"):
+            config.option.numprocesses = 0
+        return (yield)
 
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]

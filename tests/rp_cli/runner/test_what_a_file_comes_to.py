@@ -49,3 +49,14 @@ def test_what_a_file_says_of_itself_may_raise_and_costs_no_result(run):
     (result,) = run({"test_it": source})["files"]
     assert (result["status"], result["error"]) == ("failed", "")
     assert (result["asked"], result["weights"]) == (None, [])
+
+
+SETTINGS = {"PYTEST_ADDOPTS": "--ff -n 2"}, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+@pytest.mark.parametrize("environment", SETTINGS, ids=["cache and processes", "no plugins"])
+def test_a_projects_settings_of_pytest_do_not_break_its_files(run, folder, environment):
+    source = "import os\ndef test_a(): assert 'PYTEST_XDIST_WORKER' not in os.environ\n"
+    (result,) = run({"test_it": source}, environment=environment)["files"]
+    assert (result["status"], result["error"]) == ("passed", "")
+    assert not (folder / ".pytest_cache").exists()
