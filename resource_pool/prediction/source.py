@@ -16,6 +16,9 @@ from resource_pool.weights.hub import HuggingFaceHub
 # How the original was stored, and code from a hub, which is never run.
 _DROPPED = ("auto_map", "quantization_config", "compression_config", "torch_dtype", "dtype")
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
+# What transformers may refuse to build where a package or a GPU is missing, and fetches from the
+# hub if it has a slash, unless it is one of these.
+_ATTENTION, _BUILT_IN = ("attn_implementation", "_attn_implementation"), ("eager", "sdpa", None)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ def _source(
 
 
 def _canonical(config: Mapping[str, Any]) -> str:
-    kept = {k: v for k, v in config.items() if k != "model_type" and k not in _DROPPED}
+    dropped = ("model_type", *_DROPPED, *_foreign_attention(config))
+    kept = {key: value for key, value in config.items() if key not in dropped}
     try:
         return json.dumps(kept, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
@@ -125,7 +129,14 @@ def _own_dtype(config: Mapping[str, Any]) -> str:
     return named if named in _DTYPES else "float32"
 
 
+def _foreign_attention(config: Mapping[str, Any]) -> list[str]:
+    return [key for key in _ATTENTION if config.get(key) not in _BUILT_IN]
+
+
 def _what_is_dropped(config: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = []
     if config.get("quantization_config"):
-        return ("its quantization_config is ignored: this is the model unquantized",)
-    return ()
+        notes.append("its quantization_config is ignored: this is the model unquantized")
+    if _foreign_attention(config):
+        notes.append("its attn_implementation is ignored: this is PyTorch's own attention")
+    return tuple(notes)
