@@ -13,7 +13,9 @@ from resource_pool.weights.folders import MissingWeightsError
 
 ITEM_SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 # What ``from_pretrained`` casts; integers and 8-bit floats are quantised or are no weights.
-_CAST = {"F64", "F32", "F16", "BF16"}
+_CAST = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# A header that says something else than the format has.
+_UNREADABLE = (MissingWeightsError, OSError, ValueError, KeyError, TypeError)
 
 
 def header_bytes(folder: Path, dtype: str | None) -> int | None:
@@ -28,7 +30,21 @@ def header_bytes(folder: Path, dtype: str | None) -> int | None:
     """
     try:
         return sum(_size(entry, dtype) for entry in weight_entries(folder))
-    except (MissingWeightsError, OSError, ValueError, KeyError, TypeError):
+    except _UNREADABLE:
+        return None
+
+
+def stored_dtype(folder: Path) -> str | None:
+    """Return torch's name of the dtype in which weights load where their config names none.
+
+    Of a folder's safetensors weights, transformers takes the first floating point tensor by name.
+    None where there is no such tensor.
+    """
+    try:
+        named = sorted(_named_entries(folders.weight_files(folder)[0]))
+        found = (_CAST.get(entry["dtype"]) for _, entry in named)
+        return next(filter(None, found), None)
+    except _UNREADABLE:
         return None
 
 
@@ -41,14 +57,15 @@ def weight_entries(folder: Path) -> list[Mapping[str, Any]]:
     Raises:
         MissingWeightsError: there are none, or they are not whole.
     """
-    return [entry for file in folders.weight_files(folder) for entry in _entries(file)]
+    files = folders.weight_files(folder)
+    return [entry for file in files for _, entry in _named_entries(file)]
 
 
-def _entries(file: Path) -> Iterator[Mapping[str, Any]]:
+def _named_entries(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     # The format: 8 bytes with the header's length, then the header; it was checked as whole.
     with file.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    yield from (entry for name, entry in header.items() if name != "__metadata__")
+    yield from ((name, entry) for name, entry in header.items() if name != "__metadata__")
 
 
 def _size(entry: Mapping[str, Any], dtype: str | None) -> int:

@@ -61,7 +61,7 @@ def predict(
         revision: which of the hub's revisions in the cache; None is its default.
         model_type: transformers' name of the architecture; found out when it is None.
         auto_class: the class that will load it ("AutoModelForCausalLM"); likewise.
-        dtype: "fp32", "fp16", "bf16" or torch's names; None is the config's own.
+        dtype: "fp32", "fp16", "bf16" or torch's names; None: the config's own, else the weights'.
         batch: rows.
         seq: tokens per row (of both sides of an encoder-decoder, besides an image's tokens; of
             raw sound, frames of the encoder). None: 128, or what the model takes at most.

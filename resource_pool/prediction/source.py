@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resource_pool.errors import PredictionError
+from resource_pool.prediction.files import stored_dtype
 from resource_pool.prediction.records import identity
 from resource_pool.weights import folders
 from resource_pool.weights.hub import HuggingFaceHub
@@ -32,7 +33,7 @@ class Source:
         family: the classifier's family, "unknown" included.
         config: its config as canonical JSON; None means the defaults of the model type.
         origin: where the config is from; None for the defaults.
-        dtype: the dtype that its config names, else float32.
+        dtype: the dtype that its config names, else that of its weights here, else float32.
         folder: where its files are; None when they are not on this disk.
         identity: what stands for it in the records; None where the config is not known to be the
             one that a load would find.
@@ -107,7 +108,7 @@ def _source(
         family=known["family"],
         config=None if config is None else _canonical(config),
         origin=origin,
-        dtype=_own_dtype(config or {}),
+        dtype=_own_dtype(config or {}, folder),
         folder=folder,
         identity=identity(name) if folder is not None and not dropped else None,
         notes=dropped,
@@ -123,10 +124,13 @@ def _canonical(config: Mapping[str, Any]) -> str:
         raise PredictionError(f"The config cannot be written as JSON: {error}.") from None
 
 
-def _own_dtype(config: Mapping[str, Any]) -> str:
-    """Return what ``from_pretrained`` would take: the config's dtype, else float32."""
-    named = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
-    return named if named in _DTYPES else "float32"
+def _own_dtype(config: Mapping[str, Any], folder: Path | None) -> str:
+    """Return what ``from_pretrained`` takes: the config's, else the weights', else float32."""
+    named = config.get("dtype") or config.get("torch_dtype")
+    if named is None and folder is not None:
+        return stored_dtype(folder) or "float32"
+    plain = str(named).removeprefix("torch.")
+    return plain if plain in _DTYPES else "float32"
 
 
 def _foreign_attention(config: Mapping[str, Any]) -> list[str]:
