@@ -205,7 +205,8 @@ def _traced(question: _Question) -> Prediction:
     if "peak_bytes" not in known:
         raise _NoAnswerError(f"not traced: {known['problem']}")
     known = {**known, "notes": [*known["notes"], *known["left_out"]]}
-    if "problem" in known:
+    # What ends the trace after all of its answers keeps none of them from being right.
+    if "problem" in known and known["kv_cache_bytes"] and "decode_peak_bytes" not in known:
         step = f"the step of one further token was not traced: {known['problem']}"
         known = {**known, "notes": [*known["notes"], step]}
     return question.answer(

@@ -33,6 +33,8 @@ TRACED = {
     "decode_peak_bytes": 25 * MIB,
     "kv_bytes_per_token": 1024,
 }
+_STEP = ("decode_peak_bytes", "kv_bytes_per_token")
+WITHOUT_STEP = {key: value for key, value in TRACED.items() if key not in _STEP}
 BUILT = {key: TRACED[key] for key in ("config_class", "architecture", "weights_bytes", "notes")}
 BERT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
         "intermediate_size": 32, "vocab_size": 50}  # fmt: skip
@@ -98,13 +100,18 @@ def test_the_step_of_one_more_token_may_be_the_peak(answering: Answering) -> Non
 
 
 def test_a_failed_step_of_one_more_token_is_a_note(answering: Answering) -> None:
-    known = {
-        k: v for k, v in TRACED.items() if k not in ("decode_peak_bytes", "kv_bytes_per_token")
-    }
-    answering({**known, "problem": "KeyError: x"})
+    answering({**WITHOUT_STEP, "problem": "KeyError: x"})
     found = predict("gpt2")
     assert (found.method, found.kv_bytes_per_token) == ("trace", None)
     assert found.notes == ("the step of one further token was not traced: KeyError: x",)
+
+
+def test_a_problem_after_the_last_answer_is_no_note(answering: Answering) -> None:
+    late = {"problem": "the trace ended with status 1 ()"}
+    answering({**TRACED, **late})
+    assert predict("gpt2").notes == ()
+    answering({**WITHOUT_STEP, "kv_cache_bytes": 0, **late})
+    assert predict("gpt2").notes == ()
 
 
 def test_a_recorded_peak_of_the_same_goes_before_a_trace(answering: Answering) -> None:
