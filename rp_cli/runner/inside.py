@@ -30,6 +30,7 @@ def main(end: str, parent: str, once: str) -> None:
     """Run what is asked for over the socket with this number: one file, or until it closes."""
     os.set_inheritable(int(end), False)
     limits.die_with_parent(int(parent))
+    _stand_between(int(end))
     limits.adopt_orphans()
     # Registered first and called last: executors have let their processes go by then. Between
     # files nobody is killed; libraries keep helpers of their own for the whole process.
@@ -47,6 +48,31 @@ def main(end: str, parent: str, once: str) -> None:
             took = _measured(message)
         # Last of all: whatever cleaning up does to this process, that file has done it.
         channel.send({"event": "ended", "number": number, **took})
+
+
+def _stand_between(end: int) -> None:
+    """Go on in a child, whose parent does nothing but end as it does.
+
+    A file that kills its parent, as one does that means to end its shell, would kill the run.
+    """
+    if sys.platform != "linux":  # nowhere else would the child end with its parent
+        return
+    between = os.getpid()
+    try:
+        child = os.fork()
+    except OSError:  # no process is left: the file may still be one that harms nobody
+        return
+    if child == 0:
+        limits.die_with_parent(between)
+        return
+    os.close(end)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the child has dumped its own
+        with contextlib.suppress(OSError):  # SIGKILL is always itself
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(between, -code)
+    os._exit(code)
 
 
 def _messages(channel: Channel) -> Iterator[tuple[Message, list[int]]]:

@@ -166,7 +166,7 @@ def test_a_file_that_takes_all_memory_gets_a_memory_error(run, monkeypatch):
 
 
 def test_whoever_kills_the_process_that_forks_costs_a_retry(run, tmp_path):
-    """The first time, the file kills its parent; alone, its parent is the run itself."""
+    """The first time only, the file kills its parent."""
     once = tmp_path / "once"
     kills = doing(
         "import os",
