@@ -11,8 +11,16 @@ import typer
 from rp_cli.errors import ExitCode
 from rp_cli.output import print_json, say
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME", show_default=False)]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE", show_default=False)]
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME", show_default=False, help="Names of the hub, or local model folders."
+    ),
+]
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILE", show_default=False, help="Databases of models: YAML or JSON."),
+]
 Database = Annotated[
     Path | None,
     typer.Option(

@@ -49,6 +49,32 @@ def test_check_names_what_is_out_of_date_and_writes_nothing(reference, monkeypat
     assert not page.exists()
 
 
+def rows(text: str) -> Iterator[dict[str, str]]:
+    """Yield the rows of all tables of a page, each with the heads of its table."""
+    head: list[str] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if not line.startswith("|"):
+            head = []
+        elif not head:
+            head = cells
+        elif not line.startswith("| ---"):
+            yield dict(zip(head, cells, strict=True))
+
+
+def test_no_row_of_a_written_table_is_without_its_words(reference):
+    pages = (page for page in reference.pages() if page.suffix == ".md")
+    generated = re.compile(r"<!-- generated: .*?<!-- end -->", re.DOTALL)
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        parts = [text] if page.parent.name == "reference" else generated.findall(text)
+        found = [row for part in parts for row in rows(part)]
+        assert found or page.name == "python.md"
+        for row in found:
+            empty = [name for name, cell in row.items() if not cell and name != "default"]
+            assert not empty, f"{page.name}: {row}"
+
+
 def test_every_preference_has_its_words():
     assert list(PREFERENCES) != []
     assert set(PREFERENCES) == set(_preferences._PARSERS)
