@@ -291,8 +291,9 @@ def _subfamily(result: Mapping[str, Any]) -> list[str]:
 def _compatible(cell: Mapping[str, Any]) -> str:
     system, effective = _mark(cell["system"]), _mark(cell["effective"])
     mark = f"{_mark(cell['compatible'])} (System: {system}, Effective: {effective})"
-    barred = cell["system"] and not cell["effective"]
-    return f"{mark}: {cell['reason']}" if barred else mark
+    # Why something is not here, `rp detect` tells.
+    barred = not cell["compatible"] or (cell["system"] and not cell["effective"])
+    return f"{mark}: {cell['reason']}" if barred and cell["reason"] else mark
 
 
 def _mark(value: bool) -> str:

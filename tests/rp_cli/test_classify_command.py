@@ -98,6 +98,20 @@ def test_rocm_is_shown_where_it_is(rp: Any) -> None:
     assert "    rocm: ✅ (System: ✅, Effective: ✅)\n" in out
 
 
+def test_what_does_not_suit_says_why_whether_it_is_here_or_not(rp: Any) -> None:
+    _, out, _ = rp("classify", "openai/whisper-tiny", machine=fake_report(webgpu=True))
+    why = ": audio models are not supported in browsers\n"
+    assert f"    webnn: ❌ (System: ❌, Effective: ❌){why}" in out
+    assert f"    webgpu: ❌ (System: ✅, Effective: ❌){why}" in out
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "llava-hf/llava-1.5-7b-hf", "nobody/knows"])
+def test_nothing_that_does_not_suit_is_without_a_reason(rp: Any, name: str) -> None:
+    _, out, _ = rp("classify", name, machine=fake_report(rocm=[{"name": "Fake AMD"}], tpu=True))
+    assert "❌ (System: ❌, Effective: ❌)\n" not in out
+    assert "❌ (System: ✅, Effective: ❌)\n" not in out
+
+
 def test_model_database(rp: Any, tmp_path: Path) -> None:
     database = tmp_path / "db.yaml"
     database.write_text("gpt2: {family: vision, subfamily: segmentation}\n")
