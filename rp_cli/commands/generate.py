@@ -68,7 +68,8 @@ def command(
         typer.Option(
             "--timeout",
             metavar="MINUTES",
-            help="Age at which a test lets the pool drop what nobody uses.",
+            help="Age at which a test lets the pool drop what nobody uses; no deadline, which is "
+            "rp run --timeout SECONDS.",
         ),
     ] = DEFAULT_TIMEOUT,
     style: Annotated[

@@ -46,14 +46,22 @@ def command(
         typer.Option("--jobs", "-j", metavar="N", help="Files at once; default: one per core."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="Prefer this hardware, e.g. cpu or cuda:1.")
+        str | None,
+        typer.Option(
+            "--device", help="Prefer this hardware, e.g. cpu or cuda:1; falls back where it must."
+        ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option("--weights", metavar="auto|pretrained|tiny", help="Sets RP_WEIGHTS."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="Deadline of each file.")
+        float,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            help="Deadline of each file; rp generate --timeout MINUTES is something else.",
+        ),
     ] = 1800.0,
     selection: Annotated[
         str,
