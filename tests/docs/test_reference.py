@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from model_family_classifier import FAMILIES
+from model_family_classifier.data import template_of
 from resource_pool import _preferences
 from resource_pool._meanings import PREFERENCES, STATISTICS
 from resource_pool.testing import FakeMachine
@@ -58,7 +60,7 @@ def rows(text: str) -> Iterator[dict[str, str]]:
             head = []
         elif not head:
             head = cells
-        elif not line.startswith("| ---"):
+        elif not re.fullmatch(r"[|\s-]+", line):
             yield dict(zip(head, cells, strict=True))
 
 
@@ -201,6 +203,18 @@ def test_no_exit_code_is_left_out():
     assert set(ExitCode) == set(MEANINGS) == {*PROVOKED, *signals}
     file, _, name = BY_SIGNAL.partition("::")
     assert f"def {name}" in (TOP / file).read_text(encoding="utf-8")
+
+
+def test_the_table_of_families_has_each_family_and_its_template():
+    table = (TOP / "docs" / "classification.md").read_text(encoding="utf-8")
+    told = {
+        family.strip(): f"hf_{row['template']}_template.py"
+        for row in rows(table.partition("## Families")[2].partition("\n## ")[0])
+        for family in row["family"].split(",")
+    }
+    assert told == {family: template_of(family) for family in FAMILIES}, (
+        "by hand: the table of families in docs/classification.md"
+    )
 
 
 def test_the_page_of_generate_has_all_its_options():
