@@ -234,6 +234,15 @@ class TestRocm:
         assert "groups render and video" in result.reason
 
 
+#: What the reason tells a user to get, where a backend is not here.
+NEEDED = {
+    "mps": "part of macOS",
+    "openvino": "run `pip install openvino`",
+    "tpu": "run `pip install torch_xla[tpu]`",
+    "qualcomm": "run `pip install onnxruntime-qnn`",
+}
+
+
 @pytest.mark.parametrize(
     ("name", "present", "proof"),
     [
@@ -269,7 +278,9 @@ class TestSimpleBackends:
 
     def test_elsewhere(self, fake: Any, name: str, present: Any, proof: Any) -> None:
         machine = fake.machine(platform="linux")
-        assert probe(name, machine).status == "absent"
+        result = probe(name, machine)
+        assert result.status == "absent"
+        assert NEEDED[name] in result.reason
         assert machine.started == []
 
 

@@ -67,9 +67,11 @@ def test_browsers_that_were_not_asked_are_not_called_missing(monkeypatch):
 
 @pytest.mark.parametrize("part", ["hardware", "classification", "web", "openvino"])
 def test_one_part_is_checked_alone(rp, part):
-    record = rp("check", "--test", part, "--json").json
-    assert record["checks"] == [part]
-    assert record["lines"]
+    done = rp("check", "--test", part, "--json")
+    assert done.code == 0
+    assert done.json["checks"] == [part]
+    assert done.json["lines"]
+    assert done.json["passed"]
 
 
 def web_report(**facts):
