@@ -14,6 +14,7 @@ MODULES = {
     "resource_pool.weights": "Where a model's weights come from, and what can be proved of them.",
     "resource_pool.prediction": "Memory beforehand.",
     "resource_pool.measuring": "What generated tests measure and compare with.",
+    "resource_pool.transformers_js": "What the tests of transformers.js run. [More](../web.md).",
     "hardware_detection": "What this machine can compute on. [More](../detection.md).",
     "hardware_detection.testing": "Fakes for tests: machines that are not here.",
     "model_family_classifier": "What a model is. [More](../classification.md).",
@@ -28,19 +29,28 @@ def page(note: str) -> str:
     parts = [note, "# Python", "Every public name of the three libraries, as `help()` tells it."]
     for name, text in MODULES.items():
         module = importlib.import_module(name)
-        parts += [f"## `{name}`", text]
+        parts += [f"## `{name}`", text, *_constants(module)]
         for public in _names(module):
             parts += _described(f"{name}.{public}", getattr(module, public))
     return "\n\n".join(parts) + "\n"
 
 
+def _constants(module: Any) -> Iterator[str]:
+    names = [name for name in _public(module) if name.isupper()]
+    if names:
+        yield "\n".join(f"- `{name}`: `{getattr(module, name)!r}`" for name in names)
+
+
 def _names(module: Any) -> list[str]:
-    names = getattr(module, "__all__", None) or [
+    return [name for name in _public(module) if not name.isupper()]
+
+
+def _public(module: Any) -> list[str]:
+    return getattr(module, "__all__", None) or [
         name
         for name, one in vars(module).items()
         if not name.startswith("_") and getattr(one, "__module__", "") == module.__name__
     ]
-    return [name for name in names if callable(getattr(module, name)) and not name.isupper()]
 
 
 def _described(name: str, one: Any) -> Iterator[str]:

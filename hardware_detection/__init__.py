@@ -42,6 +42,7 @@ from hardware_detection.errors import (
     HardwareCacheError,
     HardwareDescriptionError,
     RequirementError,
+    SettingError,
     UnknownHardwareError,
 )
 from hardware_detection.names import (
@@ -84,6 +85,7 @@ __all__ = [
     "HardwareDescriptionError",
     "HardwareDetector",
     "RequirementError",
+    "SettingError",
     "UnknownHardwareError",
     "automatic_hardware",
     "backend_of",

@@ -16,7 +16,11 @@ class NoneResourceError(PoolError, TypeError):
 
 
 class RecursiveLoadError(PoolError, RuntimeError):
-    """A constructor asked the pool for the very resource that it is constructing."""
+    """A load would wait for itself: its constructor asks for it, or two ask for each other.
+
+    So would a coroutine that awaits its own load, and a finalizer that asks for what is not cached
+    while the pool plans.
+    """
 
 
 class LoadInterruptedError(PoolError, RuntimeError):
@@ -40,7 +44,12 @@ class InsufficientMemoryError(PoolError, MemoryError):
 
 
 class DeviceBusyError(PoolError, RuntimeError):
-    """A model cannot be moved: somebody leases it, or it has a device map of its own."""
+    """A model cannot be moved: it is in use, spread, quantized, or one of several that are meant.
+
+    In use is what is leased or pinned, shares weights with another cached model, or is cached at
+    the goal already. A spread model has a device map of its own. Of several instances,
+    ``from_device``, ``revision`` or ``variant`` says which is meant.
+    """
 
 
 class SharedObjectError(PoolError, RuntimeError):

@@ -62,6 +62,7 @@ def error_codes() -> list[tuple[tuple[type[BaseException], ...], ExitCode]]:
         HardwareCacheError,
         HardwareDescriptionError,
         RequirementError,
+        SettingError,
         UnknownHardwareError,
     )
     from model_family_classifier.errors import ClassificationInputError
@@ -85,6 +86,7 @@ def error_codes() -> list[tuple[tuple[type[BaseException], ...], ExitCode]]:
                 PredictionError,
                 PreferenceError,
                 RequirementError,
+                SettingError,
                 UnknownHardwareError,
             ),
             ExitCode.BAD_INPUT,

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resource_pool._lazy import lazily
+from resource_pool.errors import PredictionError
 
 if TYPE_CHECKING:
     from resource_pool.prediction.devices import Device, Fit, described_device, devices_of
@@ -29,6 +30,7 @@ __all__ = [
     "Device",
     "Fit",
     "Prediction",
+    "PredictionError",
     "described_device",
     "devices_of",
     "predict",

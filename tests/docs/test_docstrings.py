@@ -18,6 +18,7 @@ MODULES = (
     "resource_pool.measuring",
     "resource_pool.prediction",
     "resource_pool.testing",
+    "resource_pool.transformers_js",
     "resource_pool.weights",
 )
 

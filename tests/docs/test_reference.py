@@ -77,6 +77,17 @@ def test_no_row_of_a_written_table_is_without_its_words(reference):
             assert not empty, f"{page.name}: {row}"
 
 
+def test_every_public_name_is_on_the_page_of_python():
+    page = (TOP / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    parts = re.split(r"^## `(.*)`$", page, flags=re.MULTILINE)
+    told = dict(zip(parts[1::2], parts[2::2], strict=True))
+    libraries = (TOP / package for package in PACKAGES if package != "rp_cli")
+    for file in (file for library in libraries for file in library.rglob("__init__.py")):
+        name = ".".join(file.parent.relative_to(TOP).parts)
+        for public in getattr(importlib.import_module(name), "__all__", ()):
+            assert re.search(rf"^(### |- )`{public}`", told[name], re.MULTILINE), f"{name}.{public}"
+
+
 def test_every_preference_has_its_words():
     assert list(PREFERENCES) != []
     assert set(PREFERENCES) == set(_preferences._PARSERS)
@@ -166,6 +177,7 @@ ERRORS = {
     "PredictionError": ["predict", "nobody/knows-this"],
     "PreferenceError": ["generate", "--model", "gpt2", "--device", "toaster"],
     "RequirementError": ["detect", "--require", "cuda>>1"],
+    "SettingError": ["models", "list"],
 }
 # Libraries raise it; no command passes a device's name on to where it is raised.
 IN_PYTHON_ONLY = {"UnknownHardwareError"}
@@ -175,6 +187,8 @@ IN_PYTHON_ONLY = {"UnknownHardwareError"}
 def test_each_error_of_the_reference_can_be_provoked(rp_says, monkeypatch, tmp_path, name):
     monkeypatch.setenv("RP_WEIGHTS", "pretrained")
     monkeypatch.setenv("PATH", str(tmp_path))  # no npm is there
+    if name == "SettingError":
+        monkeypatch.setenv("RP_HOME", "~nobody-of-this-name/rp")
     here = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda one: here(one) if one != "ray" else None
