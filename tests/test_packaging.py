@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def test_the_wheel_holds_code_data_and_types_and_nothing_else(wheel):
     assert {
         f"resource_pool/devices/web/{name}" for name in ("page.html", "run.mjs", "watch.mjs")
     } <= set(names)
+
+
+def test_the_sdist_holds_what_contributing_speaks_of(tmp_path):
+    run("-m", "build", "--no-isolation", "--sdist", "--outdir", tmp_path, TOP, cwd=tmp_path)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    scripts = {f".ci/{name}" for name in ("run", "weekly", "versions", "lowest.py")}
+    assert {"Makefile", "CONTRIBUTING.md", "tests/conftest.py", *scripts} <= names
 
 
 def test_an_installed_wheel_classifies_and_generates_outside_the_checkout(wheel, tmp_path):
