@@ -24,7 +24,7 @@ from model_family_classifier.index import load_index
 from resource_pool._meanings import PREFERENCES, STATISTICS
 from rp_cli import app
 from rp_cli.errors import MEANINGS, error_codes
-from rp_cli.settings import SETTINGS
+from rp_cli.settings import OF_LIBRARIES, SETTINGS
 
 DOCS = Path(__file__).parent
 TOP = DOCS.parent
@@ -91,7 +91,7 @@ def _first(documented: Any) -> str:
 
 def environment() -> str:
     """Return the environment variables."""
-    rows = ((f"`{one.name}`", one.meaning, one.default) for one in SETTINGS)
+    rows = ((f"`{one.name}`", one.meaning, one.default) for one in (*SETTINGS, *OF_LIBRARIES))
     return table(("variable", "meaning", "default"), rows)
 
 

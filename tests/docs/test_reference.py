@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hardware_detection.environment import RELEVANT
 from model_family_classifier import FAMILIES
 from model_family_classifier.data import template_of
 from resource_pool import _preferences
@@ -19,7 +20,7 @@ from resource_pool._meanings import PREFERENCES, STATISTICS
 from resource_pool.testing import FakeMachine
 from rp_cli import app
 from rp_cli.errors import MEANINGS, ExitCode, error_codes, exit_code_for
-from rp_cli.settings import SETTINGS
+from rp_cli.settings import OF_LIBRARIES, SETTINGS
 
 TOP = Path(__file__).parents[2]
 PACKAGES = ("hardware_detection", "model_family_classifier", "resource_pool", "rp_cli")
@@ -139,6 +140,79 @@ def test_every_variable_that_rp_reads_is_in_the_reference_and_no_other():
     read = set().union(*(words(file) for file in sources() if file.name != "settings.py"))
     assert {word for word in read if OURS.fullmatch(word)} <= named
     assert named <= read
+
+
+#: Read only to put it back: rp sets it for the moment of a load.
+SET_AND_PUT_BACK = {"HF_DEACTIVATE_ASYNC_LOAD"}
+
+
+def environ_reads(tree: ast.AST) -> Iterator[ast.expr]:
+    """Yield what is asked of an environment: `environ.get(x)`, `environ[x]`, `x in environ`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            held, asked = node.comparators[0], node.left
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+            held, asked = node.value, node.slice
+        elif isinstance(node, ast.Call) and node.args:
+            if ast.unparse(node.func) == "os.getenv":
+                yield node.args[0]
+            if not isinstance(node.func, ast.Attribute) or node.func.attr != "get":
+                continue
+            held, asked = node.func.value, node.args[0]
+        else:
+            continue
+        if re.search(r"environ(ment)?$", ast.unparse(held)):
+            yield asked
+
+
+def texts(tree: ast.AST) -> set[str]:
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+
+
+def meant(name: ast.Name, tree: ast.AST, constants: Mapping[str, set[str]]) -> set[str]:
+    """Return the texts that a name may stand for in a file, by its assignments and loops."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.For | ast.comprehension):
+            targets, value = [node.target], node.iter
+        else:
+            continue
+        if any(isinstance(target, ast.Name) and target.id == name.id for target in targets):
+            parts = [part.id for part in ast.walk(value) if isinstance(part, ast.Name)]
+            found |= texts(value).union(*(constants.get(part, set()) for part in parts))
+    return found or constants.get(name.id, set())
+
+
+def test_every_variable_that_is_asked_for_is_in_the_reference():
+    files = [file for file in sources() if file.suffix == ".py"]
+    trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in files}
+    constants = {
+        target.id: texts(node.value)
+        for tree in trees.values() for node in tree.body if isinstance(node, ast.Assign)
+        for target in node.targets if isinstance(target, ast.Name)
+    }  # fmt: skip
+    known = {one.name for one in SETTINGS} | set(RELEVANT)
+    reads = 0
+    for file, tree in trees.items():
+        for asked in environ_reads(tree):
+            found = meant(asked, tree, constants) if isinstance(asked, ast.Name) else texts(asked)
+            names = {text for text in found if re.fullmatch(r"_?[A-Z][A-Z0-9_()]+", str(text))}
+            where = f"{file.relative_to(TOP)}: {ast.unparse(asked)}"
+            assert names, f"{where} is read, and this test does not see which variable that is"
+            for name in names:
+                ends = name.startswith("_")  # the end of an f-string
+                told = any(one.endswith(name) if ends else one == name for one in known)
+                assert told or name in SET_AND_PUT_BACK, f"{where}: {name}"
+            reads += 1
+    assert reads > 30
+
+
+@pytest.mark.parametrize("one", OF_LIBRARIES, ids=lambda one: one.name)
+def test_a_variable_of_a_library_is_read_by_it(one):
+    source = importlib.util.find_spec(OF_LIBRARIES[one]).origin
+    assert f'"{one.name}"' in Path(source).read_text(encoding="utf-8")
 
 
 # Exit codes --------------------------------------------------------------------------------------
