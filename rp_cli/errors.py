@@ -27,7 +27,10 @@ MEANINGS = {
         "a test or a check failed, a requirement is not met, or a set-up could not be done"
     ),
     ExitCode.BAD_INPUT: (
-        "the input is wrong: an option, a model name or folder, a hardware cache, a model database"
+        "the input is wrong: an option, a preference, a requirement, a model name or folder, a "
+        "template, a hardware cache, a model database, a damaged file of records; nothing is left "
+        "to run; a file would be overwritten that was edited or is not rp's; `rp models index` "
+        "lacks transformers"
     ),
     ExitCode.NOT_HERE: (
         "weights, a browser or Ray were asked for and are not here, and nothing else failed; the "
