@@ -56,7 +56,7 @@ PREFERENCES = {
         "text",
         "`web_deployment`: the model is meant for browsers. Without a device or list it goes to "
         "WebGPU or WebNN, the better one for its family first, and then where it would go "
-        "otherwise; `browser_optimized` is on unless it is given. Others are without effect",
+        "otherwise; `browser_optimized` is on unless it is given. Any other word is without effect",
     ),
     "fallback_to_simulation": Meaning(
         "bool",
