@@ -233,7 +233,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    print(f"{os.cpu_count()} cores, medians of {options.rounds} rounds")
+    rounds = f"{options.rounds} round{'s' * (options.rounds != 1)}"
+    print(f"{os.cpu_count()} cores, medians of {rounds}")
     found = {}
     for part in [options.only] if options.only else PARTS:
         title, count = PARTS[part]
