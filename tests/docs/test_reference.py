@@ -225,7 +225,7 @@ PROVOKED = {
     ExitCode.CANNOT_WRITE: ["detect", "--export", "/dev/null/machine.json"],
 }
 # A signal needs a process to be sent to.
-BY_SIGNAL = "tests/rp_cli/test_run_command.py::test_a_signal_ends_the_run_and_its_child"
+BY_SIGNAL = "tests/rp_cli/test_run_stopped.py::test_a_signal_ends_the_run_and_its_child"
 
 
 @pytest.mark.parametrize("code", PROVOKED, ids=lambda code: code.name)

@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
-import psutil
 import pytest
 from json_schemas import assert_fits
+from run_files import (
+    CLASS_SKIP,
+    CRASHES,
+    EMPTY,
+    EXITS,
+    EXPECTED,
+    FAILS,
+    LEAVES,
+    PASSES,
+    SETUP,
+    SKIPS,
+    SUBTESTS,
+    write,
+)
 
 from rp_cli.errors import ExitCode
 from rp_cli.reporting.store import Store
-from rp_cli.runner.results import lacking_weights
-from rp_cli.runner.run import new_record, run_one, run_tests
-from rp_cli.runner.stopping import StopSignals
-from rp_cli.runner.telling import result_line, total_line
-
-PASSES = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): print('said')\n"
-FAILS = PASSES.replace("print('said')", "self.fail('no good')")
-SKIPS = PASSES.replace("print('said')", "self.skipTest('not here')")
-SUBTESTS = PASSES.replace("print('said')", "\n        with self.subTest(1): self.fail('inner')")
-SETUP = PASSES + "    @classmethod\n    def setUpClass(cls): raise OSError('no weights')\n"
-CLASS_SKIP = PASSES.replace("class T", "@unittest.skip('no GPU')\nclass T")
-EXPECTED = PASSES.replace("    def", "    @unittest.expectedFailure\n    def")
-HANGS = "import threading\nthreading.Event().wait()\n"
-CRASHES = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n"
-LEAVES = "import os\nos._exit(3)\n"
-EXITS = "import sys\nsys.exit(5)\n"
-EMPTY = "x = 1\n"
-
-
-def write(folder: Path, source: str, name: str = "test_it.py") -> Path:
-    path = folder / name
-    path.write_text(source)
-    return path
+from rp_cli.runner.run import run_one, run_tests
 
 
 @pytest.mark.parametrize(
@@ -64,62 +50,6 @@ def test_every_end_of_a_file_is_told(tmp_path, source, status, word):
     result = run_one(write(tmp_path, source), 60, {})
     assert result["status"] == status
     assert word in result["error"] + "".join(test["detail"] for test in result["tests"])
-
-
-STARTS = """\
-import subprocess, sys
-from pathlib import Path
-code = "import sys, threading; print('here', flush=True); threading.Event().wait()"
-process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-process.stdout.readline()
-Path({pid!r}).write_text(str(process.pid))
-"""
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended, reaped or not, or ends when it is given the time."""
-    for _ in range(30):
-        try:
-            process = psutil.Process(pid)
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return True
-            process.wait(1)
-        except psutil.NoSuchProcess:
-            return True
-        except psutil.TimeoutExpired:
-            continue
-    return False
-
-
-def test_a_file_that_hangs_is_killed_with_what_it_started(tmp_path, monkeypatch):
-    """The deadline comes, by a clock of ours, when the file has begun and not before."""
-    begun = tmp_path / "begun"
-    pid = tmp_path / "pid"
-    source = STARTS.format(pid=str(pid)) + f"open({str(begun)!r}, 'w').close()\n" + HANGS
-    os.mkfifo(begun)
-    at_deadline = threading.Event()
-
-    def reach_the_deadline() -> None:
-        with begun.open():
-            at_deadline.set()
-
-    thread = threading.Thread(target=reach_the_deadline)
-    thread.start()
-    monkeypatch.setattr(
-        "rp_cli.runner.process.time.monotonic", lambda: 1e6 if at_deadline.is_set() else 0.0
-    )
-    result = run_one(write(tmp_path, source), 600, {})
-    thread.join()
-    assert result["status"] == "timeout"
-    assert "600 s" in result["error"]
-    assert is_gone(int(pid.read_text()))
-
-
-def test_what_a_finished_file_left_running_is_killed(tmp_path):
-    pid = tmp_path / "pid"
-    result = run_one(write(tmp_path, STARTS.format(pid=str(pid)) + PASSES), 600, {})
-    assert result["status"] == "passed"
-    assert is_gone(int(pid.read_text()))
 
 
 def test_a_signal_without_a_name_is_told(tmp_path):
@@ -229,92 +159,6 @@ def test_an_option_replaces_a_wrong_variable(rp, tmp_path, monkeypatch):
     assert rp("run", write(tmp_path, PASSES), *arguments).code == 0
 
 
-@pytest.fixture
-def stopped_run(tmp_path, rp_command):
-    """Start a run whose second file hangs, send it a signal there; return status and stderr."""
-    write(tmp_path, PASSES, "test_a.py")
-    fifo = tmp_path / "begun"
-    os.mkfifo(fifo)
-    write(tmp_path, f"open({str(fifo)!r}, 'w').close()\n" + HANGS, "test_b.py")
-    # A parent that runs in the background may have handed down that these are ignored.
-    first = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "signal.signal(signal.SIGTERM, signal.SIG_DFL); "
-        "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
-    )
-
-    def stop(number: signal.Signals) -> tuple[int, str]:
-        process = subprocess.Popen(
-            rp_command("run", tmp_path, "-j", 1, first=first), stderr=subprocess.PIPE, text=True
-        )
-        try:
-            with fifo.open():  # returns when test_b.py has begun
-                children = psutil.Process(process.pid).children(recursive=True)
-                process.send_signal(number)
-            _, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-            process.communicate()
-        assert len(children) == 2  # the process that forks, and the file's
-        assert all(is_gone(child.pid) for child in children)
-        return process.returncode, err
-
-    return stop
-
-
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        (signal.SIGINT, ExitCode.INTERRUPTED),
-        (signal.SIGTERM, ExitCode.TERMINATED),
-        (signal.SIGHUP, ExitCode.HUNG_UP),
-    ],
-)
-def test_a_signal_ends_the_run_and_its_child_and_keeps_what_ran(stopped_run, number, code):
-    returned, err = stopped_run(number)
-    assert returned == code
-    assert "Interrupted after 1 of 2 files" in err
-    (record,) = Store().last("run", 5)
-    assert record["interrupted"]
-    assert record["signal"] == number.name
-    assert [result["status"] for result in record["files"]] == ["passed"]
-
-
-def test_what_was_done_survives_a_kill(stopped_run):
-    stopped_run(signal.SIGKILL)
-    (record,) = Store().last("run", 5)
-    assert record["interrupted"]
-    assert [Path(result["path"]).name for result in record["files"]] == ["test_a.py"]
-
-
-def test_a_command_that_is_terminated_cleans_up(tmp_path):
-    source = """
-import os, signal, sys, tempfile
-from rp_cli.runner.stopping import ended_cleanly
-signal.signal(signal.SIGTERM, signal.SIG_DFL)
-with ended_cleanly(143), tempfile.TemporaryDirectory(dir=sys.argv[1]):
-    os.kill(os.getpid(), signal.SIGTERM)
-"""
-    done = subprocess.run([sys.executable, "-c", source, str(tmp_path)], check=False)
-    assert done.returncode == ExitCode.TERMINATED == 143
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_ignored_signals_stay_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with StopSignals() as stop:
-            signal.raise_signal(signal.SIGHUP)
-            assert not stop
-            signal.raise_signal(signal.SIGTERM)
-            signal.raise_signal(signal.SIGINT)
-            assert stop.noted == "SIGTERM"
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 RUNS = "from pathlib import Path\nPath({ran!r}).touch()\n" + PASSES
 
 
@@ -383,125 +227,3 @@ def test_records_that_another_run_has_locked_stop_no_file(rp, tmp_path, monkeypa
     assert rp("run", tmp_path).code == ExitCode.FAILED
     (record,) = Store().last("run", 1)
     assert {result["status"] for result in record["files"]} == {"passed", "failed"}
-
-
-def test_what_the_pool_decided_is_recorded(rp, tmp_path):
-    source = PASSES.replace(
-        "print('said')",
-        "__import__('resource_pool').get_global_resource_pool()"
-        ".get_model('embedding', 'm', dict, {'device': 'cpu'})",
-    )
-    rp("run", write(tmp_path, source))
-    (record,) = Store().last("run", 1)
-    (event,) = record["files"][0]["pool"]["events"]
-    assert (event["what"], event["key"].split(":")[:2]) == ("place", ["embedding", "m"])
-
-
-LACKS = (
-    "from resource_pool import WeightsUnavailableError\nMODEL_NAME = 'org/m'\n"
-    + PASSES.replace("print('said')", "raise WeightsUnavailableError('none of org/m')")
-)
-
-
-def test_a_run_that_fails_only_for_want_of_weights_says_whose(rp, tmp_path):
-    write(tmp_path, LACKS, "test_a.py")
-    write(tmp_path, PASSES, "test_b.py")
-    done = rp("run", tmp_path)
-    assert done.code == ExitCode.NOT_HERE
-    assert done.err.endswith("rp: no weights of org/m are here; fetch them.\n")
-    write(tmp_path, FAILS, "test_c.py")
-    assert rp("run", tmp_path).code == ExitCode.FAILED
-
-
-def test_a_twin_is_advised_only_where_one_can_be_made(rp, tmp_path):
-    source = LACKS.replace("raise W", "from resource_pool.weights import locate_weights; raise W")
-    ask = "locate_weights({!r}, mode='pretrained')"
-    raised = source.replace("raise WeightsUnavailableError('none of org/m')", ask)
-    write(tmp_path, raised.format("bert-base-uncased"), "test_a.py")
-    assert "--weights auto" in rp("run", tmp_path).err
-    write(tmp_path, raised.format("nobody/knows-this"), "test_a.py")
-    done = rp("run", tmp_path)
-    assert done.code == ExitCode.NOT_HERE
-    assert "auto" not in done.err
-
-
-def test_a_class_that_cannot_be_set_up_for_want_of_weights_counts_too(rp, tmp_path):
-    setup = LACKS.replace("def test_a(self)", "def setUpClass(cls)").replace(
-        "    def", "    @classmethod\n    def"
-    )
-    assert rp("run", write(tmp_path, setup + "    def test_b(self): pass\n")).code == 3
-
-
-def test_a_crash_is_never_for_want_of_weights():
-    crash = {"status": "crashed", "tests": [], "exception": "", "model_name": "m", "path": "p"}
-    assert lacking_weights({"interrupted": False, "files": [crash]}) == []
-
-
-def test_tests_that_were_all_skipped_are_no_failure(rp, tmp_path):
-    done = rp("run", write(tmp_path, SKIPS))
-    assert done.code == 0
-    assert "(not here)" in done.err
-
-
-RESULT = {
-    "path": "skills/test_hf_m.py",
-    "node": None,
-    "status": "passed",
-    "seconds": 9.04,
-    "asked": "cuda",
-    "weights": [{"kind": "tiny", "reason": "the file\x1b[2J is damaged"}],
-    "tests": [{"status": "skipped"}, {"status": "passed"}, {"status": "passed"}],
-    "pool": {
-        "models": [
-            {
-                "device": "cpu",
-                "dtype": "float32",
-                "weights": "tiny",
-                "note": "cuda is not used: no driver is here",
-            }
-        ]
-    },
-}
-
-
-def test_a_files_line_says_what_it_ran_on_and_what_was_asked_for():
-    assert result_line(RESULT) == (
-        "PASSED skills/test_hf_m.py on cpu float32, tiny weights: 2 passed, 1 skipped in 9.0 s "
-        "(cuda was asked for: no driver is here; tiny because the file\ufffd[2J is damaged)"
-    )
-
-
-def test_a_place_that_was_asked_for_and_taken_is_told_so():
-    placed = {**RESULT["pool"]["models"][0], "backend": "cuda", "note": "cuda is slow for it"}
-    line = result_line({**RESULT, "weights": [], "pool": {"models": [placed]}})
-    assert line.endswith("(as asked for, although cuda is slow for it)")
-
-
-def test_a_place_that_nobody_asked_for_needs_no_excuse():
-    line = result_line({**RESULT, "asked": None, "weights": []})
-    assert line.endswith("2 passed, 1 skipped in 9.0 s")
-
-
-def test_a_file_of_a_cluster_names_its_node():
-    line = result_line({**RESULT, "asked": None, "weights": [], "node": "gpu-7/3fa2b1"})
-    assert line.endswith("(node gpu-7/3fa2b1)")
-
-
-def test_several_files_end_with_a_total():
-    record = {**new_record([]), "files": [RESULT, {**RESULT, "status": "failed"}], "seconds": 20.0}
-    assert total_line(record) == (
-        "2 files: 1 passed, 1 failed; 6 tests: 4 passed, 2 skipped; 20.0 s"
-    )
-
-
-def test_what_a_generated_class_says_is_recorded(tmp_path):
-    source = (
-        "from types import SimpleNamespace\nMODEL_NAME = 'm'\n"
-        + PASSES
-        + "    weights = SimpleNamespace(kind='tiny', reason='damaged')\n"
-        "    preferences = {'device': 'cuda:1'}\n"
-    )
-    result = run_one(write(tmp_path, source), 60, {})
-    assert json.loads(json.dumps(result)) == result
-    assert (result["model_name"], result["asked"]) == ("m", "cuda:1")
-    assert result["weights"] == [{"kind": "tiny", "reason": "damaged"}]

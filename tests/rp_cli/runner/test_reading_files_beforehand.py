@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from run_files import write
 
 from rp_cli.runner.constructing import Located
 from rp_cli.runner.learning import first_model, read_facts
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-
-
-def write(folder: Path, source: str) -> Path:
-    path = folder / "test_it.py"
-    path.write_text(source)
-    return path
 
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.py")), ids=lambda file: file.stem)

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from run_files import PASSES
 
 from rp_cli.errors import OutputError
 from rp_cli.runner import capture
 from rp_cli.runner.dispatch import Dispatcher
 from rp_cli.runner.limits import adopt_orphans, processes_now
-
-PASSES = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): print('said')\n"
 
 
 def doing(*lines: str) -> str:

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from run_files import PASSES
 
 from rp_cli.errors import BadInputError, ExitCode
 from rp_cli.reporting.store import Store
@@ -22,7 +23,6 @@ from rp_cli.runner.junit import _names, junit_xml
 from rp_cli.runner.run import new_record
 from rp_cli.runner.selecting import parse_selection
 
-PASSES = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): print('said')\n"
 FAILS = PASSES.replace(
     "print('said')", "print('why', '\\x00\\x1b'); self.fail('no good \\x00 <&>')"
 )
