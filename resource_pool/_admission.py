@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from resource_pool._entries import Entry
+from resource_pool._entries import Entry, Lessee
 from resource_pool._events import EventLog
-from resource_pool._evicting import Evictor, among
+from resource_pool._evicting import Evictor
 from resource_pool._experience import Estimate, Experience
 from resource_pool._identity import Identity
 from resource_pool._mode import Mode
@@ -81,7 +81,7 @@ class Admission:
             going = {*decision.evict} - ({staying.key} if staying else set())
             if is_there or not going:
                 return decision
-            self.evictor.evict(among(going), why)
+            self.evictor.evict_idle(going, why)
 
     def _decide(self, request: Request, identity: Identity) -> Decision:
         """Decide; before a shortage is told, look for what only the garbage collector holds."""
@@ -118,7 +118,7 @@ class Admission:
         """In a forked child, where no other thread is left."""
         self._planning, self._is_planning = threading.RLock(), False
 
-    def _join(self, signature: tuple[Any, ...], *, lessee: int | None) -> Joined | None:
+    def _join(self, signature: tuple[Any, ...], *, lessee: Lessee | None) -> Joined | None:
         with self._store.lock:
             route = self._routes.get(signature)
             return None if route is None else self._store.join(route.key, lessee=lessee)
@@ -128,7 +128,7 @@ class Admission:
         identity: Identity,
         request: Request,
         signature: tuple[Any, ...],
-        lessee: int | None,
+        lessee: Lessee | None,
     ) -> Joined | None:
         """Join the instance that a request in new words means, if it is there: a hit never waits
         for the plans of others.
@@ -149,19 +149,8 @@ class Admission:
                 self._routes.lead(signature, key, request)
             return joined
 
-    def _wait(self, joined: Joined, lessee: int | None = None) -> Any:
-        with self._leased(joined.entry, lessee):
-            return self._store.wait(joined, self._deadline)
-
-    @contextlib.contextmanager
-    def _leased(self, entry: Entry, lessee: int | None) -> Iterator[None]:
-        """Give a lease back where nobody gets the model that it is for."""
-        try:
-            yield
-        except BaseException:
-            if lessee is not None:
-                self._store.release(entry, lessee)
-            raise
+    def _wait(self, joined: Joined) -> Any:
+        return self._store.wait(joined, self._deadline)
 
     @contextlib.contextmanager
     def planned_alone(self, identity: Identity) -> Iterator[None]:
@@ -196,7 +185,7 @@ class Admission:
         signature: tuple[Any, ...],
         mine: list[Entry] | None,
         *,
-        lessee: int | None,
+        lessee: Lessee | None,
     ) -> Joined | Decision | None:
         """Plan, and join what is there under the same key by now; else make room and reserve.
 
@@ -208,6 +197,8 @@ class Admission:
             try:
                 decision = self._decide(request, identity)
             except PoolError:
+                with self._store.lock:
+                    self._store.misses += 1
                 if mine is not None:
                     raise
                 return None  # nothing is to be loaded, and it is not here
@@ -225,10 +216,10 @@ class Admission:
                         self._reserve(key, decision, mine, lessee=lessee)
                     return joined or decision
             why = f"room for {key}, which needs {readable(decision.needed or 0)}"
-            self.evictor.evict(among(decision.evict), why)
+            self.evictor.evict_idle(decision.evict, why)
 
     def _reserve(
-        self, key: str, decision: Decision, mine: list[Entry], *, lessee: int | None
+        self, key: str, decision: Decision, mine: list[Entry], *, lessee: Lessee | None
     ) -> None:
         self._store.misses += 1
         entry = self._store.reserve(key, "model", mine, lessee=lessee)
@@ -240,4 +231,4 @@ class Admission:
             # The budgets are what it may take; it takes what it needs, wherever that will be.
             share = (decision.needed or 0) / sum(decision.spread.values())
             sizes = {name: int(size * share) for name, size in decision.spread.items()}
-        entry.charges = self._store.ledger.charge(entry.key, sizes, "reserved")
+        self._store.ledger.charge(entry, entry.key, sizes, "reserved")

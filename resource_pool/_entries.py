@@ -31,6 +31,19 @@ class Mark:
 
 
 @dataclass(eq=False)
+class Lessee:
+    """Somebody's one lease of one entry, or the wish for it."""
+
+    thread: int
+    entry: Entry | None = None  # noted before the lease counts, so that whatever comes can end it
+
+    def take(self, entry: Entry) -> None:
+        """Lease an entry; under the store's lock."""
+        self.entry = entry
+        entry.lessees.append(self)
+
+
+@dataclass(eq=False)
 class Entry:
     """One resource. All of it is guarded by the store's lock, except what a loader prepares."""
 
@@ -46,7 +59,7 @@ class Entry:
     load_seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     fingerprint: Any = None  # what a leased model must still be like at the end
-    lessees: list[int] = field(default_factory=list)  # the threads that lease it
+    lessees: list[Lessee] = field(default_factory=list)
     pinned: bool = False
     keep_alive: float | None = None  # seconds after its last use; None: the caller's maximum age
     floor: float = 0.0  # the eviction's inflation when it was last used
@@ -66,6 +79,11 @@ class Entry:
     def movable(self) -> bool:
         """Whether nobody has a right to it: no lease, no pin."""
         return self.ready and not self.lessees and not self.pinned
+
+    @property
+    def used(self) -> tuple[int, float]:
+        """What changes whenever somebody gets it or gives it back."""
+        return self.hits, self.last_used
 
     def seems_held(self) -> bool:
         """Whether something outside the pool refers to the object, or to a part of it."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from resource_pool._entries import Entry, Removed
+from resource_pool._entries import Entry, Removed, seem_held
 from resource_pool._events import Event, EventLog
 from resource_pool._eviction import Candidate, score
 from resource_pool._mode import Mode
 from resource_pool._plans import readable
+from resource_pool._sharing import sharing
 from resource_pool._store import Store
 from resource_pool.devices import Devices, memory_of, released
 
@@ -37,13 +39,19 @@ class Evictor:
         self._store, self._devices, self._log = store, devices, log
         self._mode, self._sleep = mode, sleep
 
-    def evict(self, doomed: Callable[[Entry], bool], why: str) -> list[Removed]:
+    def evict(
+        self, doomed: Callable[[Entry], bool], why: str, *, even_used: bool = False
+    ) -> list[Removed]:
         """Evict what ``doomed`` picks among the entries that nobody leases or pins.
 
         Returns when the memory is free, when something outside plainly keeps it, or at the
         deadline; what is not free stays charged until it is.
+
+        Args:
+            even_used: evict what somebody gets while this looks, too.
         """
-        chosen = {entry for entry in self._store.entries() if entry.movable and doomed(entry)}
+        seen = [(entry, entry.used) for entry in self._store.entries() if entry.movable]
+        chosen = {entry: used for entry, used in seen if doomed(entry)}
         if not chosen:
             return []
         for entry in chosen:
@@ -53,8 +61,10 @@ class Evictor:
         devices = sorted({device for entry in chosen for device in entry.charged})
         before = self._free(devices)
         told_before = self._told_free(devices)
-        # Asked once more, under the lock: somebody may have got one since.
-        removed = self._store.remove(lambda entry: entry in chosen and doomed(entry))
+        # ``doomed`` may be a long walk, and is not asked again under the lock.
+        removed = self._store.remove(
+            lambda entry: entry in chosen and (even_used or chosen[entry] == entry.used)
+        )
         if not removed:
             return []
         if any(item.alive() for item in removed):
@@ -67,6 +77,16 @@ class Evictor:
         for item in removed:
             self._tell(item, why, free)
         return removed
+
+    def evict_idle(self, keys: Collection[str], why: str) -> list[Removed]:
+        """Evict what a plan found idle under these keys; what somebody has got since stays."""
+
+        @functools.cache
+        def idle() -> set[Entry]:
+            groups = sharing([entry for entry in self._store.entries() if entry.key in keys])
+            return {entry for group in groups if not seem_held(group) for entry in group}
+
+        return self.evict(lambda entry: entry in idle(), why)
 
     def _raise_inflation(self, chosen: Iterable[Entry]) -> None:
         scores = [
@@ -127,8 +147,3 @@ class Evictor:
 
 def _size(facts: dict[str, Any]) -> int:
     return int(facts.get("memory_usage", 0))
-
-
-def among(keys: Collection[str]) -> Callable[[Entry], bool]:
-    """Return what picks the entries under these keys."""
-    return lambda entry: entry.key in keys

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from resource_pool._evicting import Evictor, among
+from resource_pool._evicting import Evictor
 from resource_pool._eviction import choose
 from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
@@ -63,7 +63,7 @@ class Ladder:
             for some, told in ((enough, "what frees enough"), (idle, "everything idle")):
                 keys = {key for candidate in some or () for key in candidate.keys}
                 why = "memory ran out"
-                if keys and self._evictor.evict(among(keys), why):
+                if keys and self._evictor.evict_idle(keys, why):
                     yield f"evicted {told} on {name}", decision
 
     def _smaller_dtype(self, request: Request, decision: Decision) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
 from typing import Any
 
-from resource_pool._entries import Entry
+from resource_pool._entries import Entry, Lessee
 from resource_pool._events import Event, EventLog
 from resource_pool._evicting import Evictor
 from resource_pool._store import Store
@@ -23,7 +23,7 @@ class Lease:
 
     def __init__(
         self,
-        acquire: Callable[[int], tuple[Entry, Any]],
+        acquire: Callable[[Lessee], tuple[Entry, Any]],
         store: Store,
         devices: Devices,
         evictor: Evictor,
@@ -33,26 +33,26 @@ class Lease:
         self._evictor, self._log = evictor, log
         self._entry: Entry | None = None
         self._model: Any = None
-        self._thread = 0  # which leases
-        self._entered = False
+        self._lessee: Lessee | None = None  # once it was entered
 
     def __enter__(self) -> Any:
         """Load or find the model, and lease it before anybody else could have it evicted."""
         return self._enter(threading.get_ident())
 
     def _enter(self, thread: int) -> Any:
-        if self._entered:
+        if self._lessee is not None:
             raise RuntimeError("A lease is entered once; ask the pool for another one.")
-        self._entered, self._thread = True, thread
-        entry, self._model = self._acquire(thread)
-        self._entry = self._store.current(entry)
+        self._lessee = lessee = Lessee(thread)
         try:
+            entry, self._model = self._acquire(lessee)
+            self._entry = self._store.current(entry)
             str(self._entry.facts.get("weights"))  # which the model may be changed under
             # What others who lease it change meanwhile is theirs to answer for.
             if self._entry.fingerprint is None or len(self._entry.lessees) == 1:
                 self._store.remember(self._entry, self._devices.fingerprint(self._model))
         except BaseException:
-            self._store.release(self._entry, thread)
+            self._entry = self._model = None
+            self._store.release(lessee)
             raise
         return self._model
 
@@ -63,20 +63,22 @@ class Lease:
         trace: TracebackType | None,
     ) -> None:
         """Give the lease back; take a model that was changed out of the pool."""
-        entry, model = self._entry, self._model
+        entry, model, lessee = self._entry, self._model, self._lessee
         self._entry = self._model = None
-        if entry is None:
+        if entry is None or lessee is None:
             return
         try:
             changed = differences(entry.fingerprint, self._devices.fingerprint(model))
+            if changed:  # before anybody else can get it without a lease of ours
+                self._store.discard(entry)
         finally:
             del model
-            self._store.release(entry, self._thread)
+            self._store.release(lessee)
         if changed:
             self._report_change(entry, changed)
         if error is not None and self._devices.is_out_of_memory(error):
             # The frames of the failed forward keep its tensors.
-            traceback.clear_frames(error.__traceback__)
+            traceback.clear_frames(trace)
             self._log.add(Event("oom_recovery", entry.key, f"in use: {error}"))
             short = {*entry.facts.get("sizes", ())} or {entry.facts.get("device")}
             self._evictor.evict(
@@ -117,7 +119,9 @@ class Lease:
 
         from resource_pool._aside import aside
 
-        await asyncio.wrap_future(aside(self.__exit__, kind, error, trace))
+        # Here, where the coroutine runs: clearing the frame of a suspended one ends it.
+        traceback.clear_frames(trace)
+        await asyncio.wrap_future(aside(self.__exit__, kind, error, None))
 
     def _give_up(self, entered: Any) -> None:
         if not entered.cancelled() and entered.exception() is None:
@@ -131,7 +135,6 @@ class Lease:
             shown,
         )
         self._log.add(Event("mutated", entry.key, shown))
-        self._store.discard(entry)
 
 
 def differences(before: Mapping[str, Hashable] | None, after: Mapping[str, Hashable]) -> list[str]:

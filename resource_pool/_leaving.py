@@ -46,22 +46,28 @@ class Leaving:
         except TypeError:
             return ()
         token = next(self._tokens)
-        self._rows[token] = _Row({*parts}, charges)
         for place, part in parts.items():
             weakref.finalize(part, self._gone.append, (token, place)).atexit = False
+        self._rows[token] = _Row({*parts}, charges)
         return references
+
+    def forget(self, charges: tuple[int, ...]) -> None:
+        """Stop watching for what has these charges: it has not left after all."""
+        self._rows = {token: row for token, row in self._rows.items() if row.charges != charges}
 
     def gone(self) -> Iterator[tuple[int, ...]]:
         """Yield the charges of what has really gone since the last time."""
-        for _ in range(len(self._gone)):
-            token, place = self._gone.popleft()
+        while self._gone:
+            token, place = found = self._gone[0]
             row = self._rows.get(token)
-            if row is None:
-                continue
-            row.alive.discard(place)
-            if not row.alive:
-                del self._rows[token]
-                yield row.charges
+            if row is not None:
+                row.alive.discard(place)
+                if not row.alive:
+                    # Forgotten afterwards: what interrupts the caller lets it be yielded again.
+                    yield row.charges
+                    self._rows.pop(token, None)
+            if self._gone and self._gone[0] is found:  # a finalizer may have asked as well
+                self._gone.popleft()
 
     def taken_over(
         self, places: Mapping[Place, int]
@@ -72,9 +78,9 @@ class Leaving:
         """
         for token, row in [*self._rows.items()]:
             taken = row.alive & places.keys()
-            row.alive.difference_update(taken)
-            if taken and row.alive <= {None}:
-                del self._rows[token]
+            if taken and row.alive - taken <= {None}:
                 yield row.charges, None
+                self._rows.pop(token, None)
             elif taken:
+                row.alive.difference_update(taken)
                 yield row.charges, per_device(places, among=taken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 # A piece of memory: torch's name of its device, and its address there.
 Place = tuple[str, int]
@@ -32,6 +32,12 @@ class Charge(NamedTuple):
     kind: str
 
 
+class Holder(Protocol):
+    """What has charges, by their numbers."""
+
+    charges: tuple[int, ...]
+
+
 class Ledger:
     """The charges by number. No lock of its own: the store's lock guards it."""
 
@@ -39,14 +45,14 @@ class Ledger:
         self._charges: dict[int, Charge] = {}
         self._numbers = itertools.count()
 
-    def charge(self, owner: str, sizes: Mapping[str, int], kind: str) -> tuple[int, ...]:
-        """Enter bytes per device; return the numbers of the new charges."""
-        numbers = []
-        for device, size in sizes.items():
-            number = next(self._numbers)
+    def charge(self, holder: Holder, owner: str, sizes: Mapping[str, int], kind: str) -> None:
+        """Enter bytes per device. Their numbers are the holder's before they count: whatever
+        interrupts this, they can be struck out.
+        """
+        numbers = tuple(itertools.islice(self._numbers, len(sizes)))
+        holder.charges += numbers
+        for number, (device, size) in zip(numbers, sizes.items(), strict=True):
             self._charges[number] = Charge(owner, device, size, kind)
-            numbers.append(number)
-        return tuple(numbers)
 
     def settle(self, numbers: Iterable[int]) -> int:
         """Strike charges out; a number that is struck out already is passed over.

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from resource_pool._admission import Admission
-from resource_pool._entries import Entry
+from resource_pool._entries import Entry, Lessee
 from resource_pool._events import Event, EventLog
 from resource_pool._experience import Estimate
 from resource_pool._identity import Identity
@@ -58,15 +58,19 @@ class Loader(Admission):
         constructor: Constructor | None,
         *,
         before_load: Callable[[], None] = lambda: None,
-        lessee: int | None = None,
+        lessee: Lessee | None = None,
     ) -> tuple[Entry, Any]:
-        """Return the entry and the model of a request, loading it where it is not here."""
+        """Return the entry and the model of a request, loading it where it is not here.
+
+        Args:
+            lessee: who leases it; whatever is raised, the lease is the caller's to end.
+        """
         # A description has no effect: each would leave a route behind.
         signature = (identity, repr(replace(request.preferences, description=None)))
         joined = self._join(signature, lessee=lessee)
         joined = joined or self._join_cached(identity, request, signature, lessee)
         if joined is not None:
-            return joined.entry, self._wait(joined, lessee)
+            return joined.entry, self._wait(joined)
         before_load()
         with self._store.failing() as mine:
             with self.planned_alone(identity):
@@ -80,10 +84,10 @@ class Loader(Admission):
                     lessee=lessee,
                 )
             if isinstance(found, Joined):
-                return found.entry, self._wait(found, lessee)
+                return found.entry, self._wait(found)
             if constructor is None or found is None:
                 raise ResourceNotFoundError(self._store.not_found(identity.label))
-            with self._leased(mine[0], lessee), self._telling_failure(mine[0]):
+            with self._telling_failure(mine[0]):
                 return self._load(mine[0], found, identity, request, constructor)
 
     @contextlib.contextmanager
@@ -195,6 +199,7 @@ class Loader(Admission):
             joined = self._store.rekey(entry, key)
             if joined is None:
                 self._store.ledger.settle(entry.charges)
+                entry.charges = ()
                 self._charge(entry, decision)
             return joined
 

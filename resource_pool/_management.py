@@ -97,7 +97,8 @@ class Management(Inspection):
 
     def clear(self) -> dict[str, Any]:
         """Drop everything that is not loading, leased or pinned; returns as the cleanup does."""
-        return self._told(self._evictor.evict(lambda _: True, "the pool is cleared"))
+        why = "the pool is cleared"
+        return self._told(self._evictor.evict(lambda _: True, why, even_used=True))
 
     def _told(self, removed: list[Any]) -> dict[str, Any]:
         self._loader.forget_routes()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from resource_pool._entries import Entry
+from resource_pool._entries import Entry, State
 from resource_pool._events import Event, EventLog
 from resource_pool._hardware import CPU
 from resource_pool._identity import Identity
@@ -62,6 +62,7 @@ class Mover:
         request = Request(identity.label, preferences).needing(size)
         with self._store.failing() as mine:
             with self._loader.planned_alone(identity):
+                self._refuse_unless_movable(entry)  # before others go for it
                 decision = self._loader.with_room(
                     identity, request, f"room to move {entry.key}", staying=entry
                 )
@@ -157,14 +158,17 @@ class Mover:
         weights = str(entry.facts["weights"])  # afterwards the data is elsewhere
         old, new = entry.key, entry.facts["identity"].key(device, dtype)
         with self._store.lock:
-            self._refuse_unless_movable(entry, new)
+            self._refuse_unless_movable(entry)
+            if self._store.get(new) is not None:
+                raise DeviceBusyError(f"{new} is cached already; drop one of the two.")
             if unless_held and entry.seems_held():
                 raise DeviceBusyError(f"{entry.key} is held by somebody by now.")
             mine.append(entry)
             value = self._store.reopen(entry, new)
+            self._loader.reroute(old, new)  # whoever asks meanwhile waits
             size = entry.facts.get("memory_usage", 0)
             room = {memory_place(device): size}
-            entry.charges += self._store.ledger.charge(new, room, "reserved")
+            self._store.ledger.charge(entry, new, room, "reserved")
         changed = {"backend": backend, "key_dtype": dtype, "weights": weights}
         return _Moving(entry, value, old, entry.facts["device"], device, changed)
 
@@ -173,15 +177,15 @@ class Mover:
         identity: Identity = entry.facts["identity"]
         try:
             self._devices.place(value, device, None)
+            described = self._devices.describe(value)
         except BaseException:
             self._put_back(entry, value, moving.old, moving.came_from)
             raise
         kept = entry.facts.keys() & {"identity", "needed"}
-        facts = {name: entry.facts[name] for name in kept} | self._devices.describe(value)
+        facts = {name: entry.facts[name] for name in kept} | described
         facts.pop("marks", None)
         self._store.publish(entry, value, facts | moving.changed)
         released(self._devices, [memory_place(moving.came_from)])
-        self._loader.reroute(moving.old, entry.key)
         self._log.add(Event("move", entry.key, f"from {moving.came_from} to {device}"))
         logger.info("Moved %s from %s to %s.", identity.label, moving.came_from, device)
         return value
@@ -190,26 +194,28 @@ class Mover:
         """After a failed move: a module is moved tensor by tensor, and half of it may be there."""
         try:
             self._devices.place(value, device, entry.facts.get("placed_dtype"))
+            described = self._devices.describe(value)
         except BaseException:
             self._store.write_off(entry, value)
             raise
         with self._store.lock:
+            self._loader.reroute(entry.key, key)
             self._store.rekey(entry, key)
-            self._store.publish(entry, value, {**entry.facts, **self._devices.describe(value)})
+            self._store.publish(entry, value, {**entry.facts, **described})
 
     def _sharing_with(self, entry: Entry) -> list[Entry]:
         groups = sharing([e for e in self._store.entries() if e.kind == "model"])
         return next(group for group in groups if entry in group)
 
-    def _refuse_unless_movable(self, entry: Entry, new: str) -> None:
+    def _refuse_unless_movable(self, entry: Entry) -> None:
+        if entry.state is State.EVICTING:
+            raise ResourceNotFoundError(f"{entry.key} has just left the pool; load it again.")
         if not entry.movable:
             raise DeviceBusyError(f"{entry.key} is leased or pinned; end that before it is moved.")
         if len(self._sharing_with(entry)) > 1:
             raise DeviceBusyError(f"{entry.key} shares weights with another cached model.")
         if not self._devices.is_movable(entry.value):
             raise DeviceBusyError(f"{entry.key} has a device map of its own, or is quantized.")
-        if self._store.get(new) is not None:
-            raise DeviceBusyError(f"{new} is cached already; drop one of the two.")
 
 
 def _dtype_after(entry: Entry, backend: str) -> str:

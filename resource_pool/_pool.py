@@ -11,7 +11,7 @@ from typing import Any
 
 from resource_pool import _system
 from resource_pool._aside import awaited
-from resource_pool._entries import Entry
+from resource_pool._entries import Entry, Lessee
 from resource_pool._estimate import needed_bytes
 from resource_pool._events import EventLog
 from resource_pool._experience import Estimate
@@ -210,11 +210,11 @@ class ResourcePool(Management):
         memory runs out inside, idle models are evicted, so that another try has room.
         """
 
-        def acquire(thread: int) -> tuple[Entry, Any]:
+        def acquire(lessee: Lessee) -> tuple[Entry, Any]:
             identity, request = requested(
                 model_type, model_name, hardware_preferences, revision, variant, needs
             )
-            return self._obtain(identity, request, constructor, lessee=thread)
+            return self._obtain(identity, request, constructor, lessee=lessee)
 
         return Lease(acquire, self._store, self._devices, self._evictor, self._log)
 
@@ -255,7 +255,7 @@ class ResourcePool(Management):
         request: Request,
         constructor: Constructor | None,
         *,
-        lessee: int | None = None,
+        lessee: Lessee | None = None,
     ) -> tuple[Entry, Any]:
         preferences = request.preferences
         if preferences.force_low_memory:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from resource_pool._entries import Entry, Removed, State
+from resource_pool._entries import Entry, Lessee, Removed, State
 from resource_pool._leaving import Leaving
 from resource_pool._ledger import Ledger, Place, per_device
 from resource_pool._sharing import shared_sizes, sharing
@@ -73,10 +73,12 @@ class Shelf:
 
     # -- leases --------------------------------------------------------------------------
 
-    def release(self, entry: Entry, lessee: int) -> None:
-        """Give one lease of a thread back."""
+    def release(self, lessee: Lessee) -> None:
+        """Give a lease back, as far as it was taken."""
         with self.lock:
-            entry = self.current(entry)
+            if lessee.entry is None:
+                return
+            entry = self.current(lessee.entry)
             if lessee in entry.lessees:  # not where the entry was forked without that thread
                 entry.lessees.remove(lessee)
             entry.last_used = self.clock()
@@ -96,9 +98,11 @@ class Shelf:
 
     def discard(self, entry: Entry) -> None:
         """Take out a ready entry whatever its leases: its object is not what it was."""
+        value = entry.value  # until the lock is free: its finalizer must not run under it
         with self.lock:
             if self._entries.get(entry.key) is entry and entry.ready:
                 self._let_go(entry)
+        del value
 
     # -- leaving -------------------------------------------------------------------------
 
@@ -107,22 +111,30 @@ class Shelf:
 
         Their bytes stay charged until their objects are really gone.
         """
+        values: list[Any] = []  # until the lock is free: their finalizers must not run under it
         with self.lock:
             chosen = [e for e in self._entries.values() if e.movable and doomed(e)]
+            values += [entry.value for entry in chosen]
             return [self._let_go(entry) for entry in chosen]
 
     def _let_go(self, entry: Entry) -> Removed:
         """Take an entry out, drop the store's own references to its object, and watch it go."""
-        del self._entries[entry.key]
-        entry.state = State.EVICTING
-        heirs = self._sharing_with(entry)
-        theirs = {place for heir in heirs for place in heir.places}
-        entry.shared_sizes = per_device(entry.places, among=theirs)
-        self._charge_anew(heirs)
-        self._charge(entry, "leaving")
-        storages = self._memories.storages(entry.value)
-        own = {place: one for place, one in storages.items() if place not in theirs}
-        references = self._leaving.watch(entry.value, own, entry.charges)
+        try:
+            del self._entries[entry.key]
+            entry.state = State.EVICTING
+            heirs = self._sharing_with(entry)
+            theirs = {place for heir in heirs for place in heir.places}
+            entry.shared_sizes = per_device(entry.places, among=theirs)
+            self._charge_anew(heirs)
+            self._charge(entry, "leaving")
+            storages = self._memories.storages(entry.value)
+            own = {place: one for place, one in storages.items() if place not in theirs}
+            references = self._leaving.watch(entry.value, own, entry.charges)
+        except BaseException:  # interrupted, in these long walks: it stays
+            self._leaving.forget(entry.charges)
+            entry.state, self._entries[entry.key] = State.READY, entry
+            self._charge_anew([entry, *self._sharing_with(entry)])
+            raise
         if not references:
             self.ledger.settle(entry.charges)
         sharers = tuple(heir.key for heir in heirs)
@@ -137,9 +149,9 @@ class Shelf:
             self.ledger.settle(entry.charges)
             entry.charges = ()
             sizes = per_device(places, among=places.keys())
-            charges = self.ledger.charge(entry.key, sizes, "leaving")
-            if not self._leaving.watch(value, storages, charges):
-                self.ledger.settle(charges)
+            self.ledger.charge(entry, entry.key, sizes, "leaving")
+            if self._leaving.watch(value, storages, entry.charges):
+                entry.charges = ()  # they end with what is left
 
     # -- who answers for which bytes -----------------------------------------------------
 
@@ -170,7 +182,8 @@ class Shelf:
 
     def _charge(self, entry: Entry, kind: str) -> None:
         self.ledger.settle(entry.charges)
-        entry.charges = self.ledger.charge(entry.key, entry.charged, kind)
+        entry.charges = ()
+        self.ledger.charge(entry, entry.key, entry.charged, kind)
 
     def _sharing_with(self, entry: Entry) -> list[Entry]:
         groups = sharing([entry, *self._ready_but(entry)])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from resource_pool._entries import Entry, State
+from resource_pool._entries import Entry, Lessee, State
 from resource_pool._ledger import Place
 from resource_pool._shelf import Clock, Memories, Shelf
 from resource_pool._waiting import Joined, Waits, checked, loading
@@ -84,10 +84,10 @@ class Store(Shelf):
         entry.last_used = self.clock()
         entry.floor = self.inflation
 
-    def join(self, key: str, *, lessee: int | None = None) -> Joined | None:
+    def join(self, key: str, *, lessee: Lessee | None = None) -> Joined | None:
         """Join the entry under ``key`` and count the hit; its load may be under way.
 
-        With ``lessee``, a thread, it is leased before anybody else can see it without a lease.
+        With ``lessee``, it is leased before anybody else can see it without a lease.
         """
         with self.lock:
             entry = self._entries.get(key)
@@ -101,7 +101,7 @@ class Store(Shelf):
                 )
             self._count_hit(entry)
             if lessee is not None:
-                entry.lessees.append(lessee)
+                lessee.take(entry)
             return Joined(entry, entry.value, entry.future)
 
     def wait(self, joined: Joined, timeout: float | None = None) -> Any:
@@ -142,19 +142,23 @@ class Store(Shelf):
         try:
             yield mine
         except BaseException as error:
-            for entry in mine:
-                self.fail(entry, error)
+            try:
+                for entry in mine:
+                    self.fail(entry, error)
+            finally:  # once more, where a second signal has interrupted it
+                for entry in mine:
+                    self.fail(entry, error)
             raise
 
     def reserve(
-        self, key: str, kind: str, mine: list[Entry], *, lessee: int | None = None
+        self, key: str, kind: str, mine: list[Entry], *, lessee: Lessee | None = None
     ) -> Entry:
         """Make the entry that later callers wait for, in the context that :meth:`failing` gives."""
         with self.lock:
             now = self.clock()
             entry = Entry(key, kind, now, now, threading.get_ident(), floor=self.inflation)
             if lessee is not None:
-                entry.lessees.append(lessee)
+                lessee.take(entry)
             mine.append(entry)
             self._entries[key] = entry
             return entry
@@ -275,7 +279,7 @@ class Store(Shelf):
                 entry.future = None  # it is ready; the thread that would have told so is not here
             # The thread that forked goes on here, and with it its leases.
             me = threading.get_ident()
-            entry.lessees = [lessee for lessee in entry.lessees if lessee == me]
+            entry.lessees = [lessee for lessee in entry.lessees if lessee.thread == me]
 
 
 def quoted(part: str) -> str:

@@ -148,3 +148,27 @@ def test_a_constructor_may_await_another_key(machine):
         return [asyncio.run(pool.aget_resource("data", "part", object))]
 
     assert pool.get_resource("data", "whole", load) == [pool.get_resource("data", "part")]
+
+
+def test_memory_that_runs_out_in_a_lease_leaves_the_coroutine_as_it_was(machine):
+    """The frames of the failed forward are cleared; the one that awaits the end is its own."""
+    pool, suspended = machine.pool(), threading.Event()
+    fingerprint = machine.devices.fingerprint
+
+    def when_suspended(model):
+        assert suspended.wait(30)
+        return fingerprint(model)
+
+    async def use() -> str:
+        try:
+            async with pool.lease("embedding", "m", machine.loader(1)):
+                asyncio.get_running_loop().call_soon(suspended.set)
+                machine.devices.fingerprint = when_suspended
+                raise MemoryError("out of memory")
+        except MemoryError as error:
+            return f"caught {error} in {threading.current_thread().name}"
+
+    async def outer() -> str:
+        return await use()
+
+    assert asyncio.run(outer()) == f"caught out of memory in {threading.main_thread().name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -140,6 +141,87 @@ def test_a_move_finds_other_room_where_its_victim_was_leased_meanwhile(pool, mac
         pool.move_model_to_device("embedding", "m", "cuda:0")
     assert places(pool) == {leased[0]: "cuda:0", "m": "cuda:0"}
     assert machine.loads == [40, 40, 40]
+
+
+@pytest.mark.parametrize("how", ["leased", "pinned"])
+def test_a_move_that_is_refused_costs_nobody_a_model(how):
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100, "cuda:1": 100})
+    pool = machine.pool()
+    load(pool, machine, "bystander", 90, hardware_preferences={"device": "cuda:1"})
+    load(pool, machine, "m", 50)
+    with contextlib.ExitStack() as leases:
+        if how == "leased":
+            leases.enter_context(pool.lease("embedding", "m", None, GPU))
+        else:
+            pool.pin("embedding:m:cuda:0:float32")
+        with pytest.raises(DeviceBusyError, match="leased or pinned"):
+            pool.move_model_to_device("embedding", "m", "cuda:1")
+    assert places(pool) == {"bystander": "cuda:1", "m": "cuda:0"}
+
+
+def test_a_move_of_what_has_just_left_says_so_and_costs_nobody_a_model():
+    machine = FakeMachine({"cpu": 1000, "cuda:0": 100, "cuda:1": 100})
+    pool = machine.pool()
+    load(pool, machine, "bystander", 90, hardware_preferences={"device": "cuda:1"})
+    load(pool, machine, "m", 50)
+    find = pool._mover._find
+
+    def find_and_lose(*arguments):
+        entry = find(*arguments)
+        pool._store.remove(lambda one: one is entry)
+        return entry
+
+    pool._mover._find = find_and_lose
+    with pytest.raises(ResourceNotFoundError, match="has just left the pool"):
+        pool.move_model_to_device("embedding", "m", "cuda:1")
+    assert places(pool) == {"bystander": "cuda:1"}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_whoever_asks_during_a_move_waits_for_its_end(pool, machine, fails):
+    """Also where the move fails, and the model is put back."""
+    first = load(pool, machine, "m", 10, hardware_preferences=None)
+    place, begin = machine.devices.place, pool._store._waits.begin
+    waiting, asked = threading.Semaphore(0), []
+
+    def begun(entry) -> None:
+        begin(entry)
+        waiting.release()
+
+    def while_it_moves(model, device, *more):
+        if device == "cpu":
+            for constructor in (None, machine.loader(10)):
+                asked.append(threads.submit(pool.get_model, "embedding", "m", constructor))
+                assert waiting.acquire(timeout=10)
+            if fails:
+                raise RuntimeError("no way")
+        return place(model, device, *more)
+
+    machine.devices.place, pool._store._waits.begin = while_it_moves, begun
+    no_way = pytest.raises(RuntimeError, match="no way") if fails else contextlib.nullcontext()
+    with ThreadPoolExecutor(2) as threads, no_way:
+        pool.move_model_to_device("embedding", "m", "cpu")
+    assert [one.result() for one in asked] == [first, first]
+    assert places(pool) == {"m": "cuda:0" if fails else "cpu"}
+    assert pool.get_model("embedding", "m") is first
+    assert machine.loads == [10]
+
+
+def test_a_model_that_nothing_can_tell_of_after_a_move_is_put_back(pool, machine):
+    model = load(pool, machine, "m", 50)
+    describe = machine.devices.describe
+
+    def unknown_in_ram(one, *more):
+        if one is model and "cpu" in one.sizes:
+            raise RuntimeError("the driver said no")
+        return describe(one, *more)
+
+    machine.devices.describe = unknown_in_ram
+    with pytest.raises(RuntimeError, match="said no"):
+        pool.move_model_to_device("embedding", "m", "cpu")
+    assert places(pool) == {"m": "cuda:0"}
+    assert pool.get_stats()["devices"]["cuda:0"]["used_mb"] == 50
+    assert load(pool, machine, "m", 50) is model
 
 
 def test_two_moves_at_once_do_not_count_on_the_same_room(pool, machine):
