@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from resource_pool import _stats
+from resource_pool import _checks, _stats
 from resource_pool._entries import Entry
 from resource_pool._events import Event, EventLog
 from resource_pool._hardware import Hardware
@@ -114,9 +114,14 @@ class Inspection:
         """Return a plain dictionary: what failed, why, what to do, what else is here.
 
         Of an exception as ``error_message``, type, text and trace are taken.
+
+        Raises:
+            TypeError: ``model_name`` or ``hardware_type`` is no text.
         """
         from resource_pool import reports  # needed only when something has failed
 
+        _checks.text("model_name", model_name, "bert-base-uncased")
+        _checks.text("hardware_type", hardware_type, "cuda")
         with self._store.lock:
             ledger = self._store.ledger
             named = [d for d in ledger.devices() if is_on(d, memory_place(hardware_type))]
@@ -144,7 +149,7 @@ class Inspection:
         return str(reports.save(report, output_dir))
 
     def _entry(self, key: str) -> Entry:
-        entry = self._store.get(key)
+        entry = self._store.get(_checks.text("key", key, "embedding:m:cpu:float32"))
         if entry is None or not entry.ready:
             known = [e.key for e in self._store.entries() if e.ready]
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.3)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from resource_pool import _checks
 from resource_pool._entries import Entry, Removed
 from resource_pool._events import Event
 from resource_pool._evicting import Evictor
@@ -14,6 +15,8 @@ from resource_pool._families import family_facts
 from resource_pool._inspection import Inspection
 from resource_pool._maintenance import Maintenance
 from resource_pool._mover import Mover
+from resource_pool._preferences import parse_device
+from resource_pool._requests import named
 
 logger = logging.getLogger("resource_pool")
 
@@ -64,7 +67,11 @@ class Management(Inspection):
                 several instances and ``from_device`` does not tell which.
             PreferenceError, DeviceUnavailableError, InsufficientMemoryError: the device.
         """
-        model_name = os.fspath(model_name)
+        model_name = named(model_name)
+        _checks.text("model_type", model_type, "embedding")
+        _checks.texts_or_none(revision=revision, variant=variant)
+        if from_device is not None:
+            parse_device(from_device)
         family = family_facts(model_type, model_name).family
         wanted = {"family": family, "name": model_name, "revision": revision, "variant": variant}
         told = {name: value for name, value in wanted.items() if value is not None}
@@ -86,11 +93,10 @@ class Management(Inspection):
             ``kept`` and ``held`` (key -> why it is still here).
 
         Raises:
-            ValueError: the age is negative or no number.
+            TypeError, ValueError: the age is no number, or below 0.
         """
         age = self._maintenance.max_age_minutes if max_age_minutes is None else max_age_minutes
-        if not age >= 0:
-            raise ValueError(f"max_age_minutes must be 0 or more, not {max_age_minutes!r}.")
+        _checks.at_least_zero("max_age_minutes", age, "minutes")
         why = f"unused for {age:g} minutes"
         self._log.add(Event("cleanup", "", why))
         return self._told(self._maintenance.drop_older_than(60.0 * age, why))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from resource_pool import _system
+from resource_pool import _checks, _system
 from resource_pool._aside import awaited
 from resource_pool._entries import Entry, Lessee
 from resource_pool._estimate import needed_bytes
@@ -65,6 +64,7 @@ class ResourcePool(Management):
         load_deadline: float | None = None,
         monitor_interval: float | None = None,
     ) -> None:
+        _checks.waiting_time("load_deadline", load_deadline)
         self._hardware = Hardware(hardware)
         self._devices = devices or TorchDevices()
         self._system = system
@@ -89,8 +89,7 @@ class ResourcePool(Management):
         self._mover = Mover(self._store, self._devices, self._loader, self._log)
         self._read_environment()
         interval = interval_from_environment() if monitor_interval is None else monitor_interval
-        if interval is not None and not 0 < interval <= threading.TIMEOUT_MAX:
-            raise ValueError(f"monitor_interval must be seconds above 0, not {interval!r}.")
+        _checks.waiting_time("monitor_interval", interval)
         self._monitor = Monitor(self._maintenance, interval) if interval else None
         _pools.add(self)
 
@@ -128,6 +127,8 @@ class ResourcePool(Management):
             variant: tells a tokenizer and a processor of one name apart.
         """
         model_name = named(model_name)
+        _checks.text("model_type", model_type, "embedding")
+        _checks.texts_or_none(revision=revision, variant=variant)
         family = family_facts(model_type, model_name).family
         identity = Identity(family, model_name, revision or "", variant or "")
         key = identity.tokenizer_key
@@ -169,14 +170,18 @@ class ResourcePool(Management):
             InsufficientMemoryError: it fits nowhere, even if every idle model goes.
             SharedObjectError: the constructor returned an object that is cached elsewhere.
             LoadTimeoutError: another thread's load passed the pool's ``load_deadline``.
-            ValueError: ``keep_alive`` is negative or no number.
+            TypeError, ValueError: an argument is not what it is said to be here.
             Otherwise as in :meth:`get_resource`.
         """
-        if keep_alive is not None and not keep_alive >= 0:
-            raise ValueError(f"keep_alive must be 0 minutes or more, not {keep_alive!r}.")
+        if keep_alive is not None:
+            _checks.at_least_zero("keep_alive", keep_alive, "minutes")
         plain = (model_type, model_name, revision, variant)
         if hardware_preferences is None and keep_alive is None and not self._mode.low_memory:
-            model = self._store.hit(self._known.get(plain, ""))
+            try:
+                key = self._known.get(plain, "")
+            except TypeError:  # of what is no text; told below
+                key = ""
+            model = self._store.hit(key)
             if model is not None:
                 return model
         identity, request = requested(
@@ -242,7 +247,10 @@ class ResourcePool(Management):
         A hit without preferences takes no thread.
         """
         if hardware_preferences is None and not options and not self._mode.low_memory:
-            key = self._known.get((model_type, model_name, None, None), "")
+            try:
+                key = self._known.get((model_type, model_name, None, None), "")
+            except TypeError:  # told by get_model
+                key = ""
             model = self._store.hit(key)
             if model is not None:
                 return model

@@ -13,6 +13,7 @@ from resource_pool._hardware import HARDWARE_NAMES
 from resource_pool.errors import PreferenceError
 
 _MAX_INDEX_DIGITS = 4
+_MOST_MB = 1e12  # an exabyte
 #: The subfamily of models that are meant for browsers.
 WEB_DEPLOYMENT = "web_deployment"
 ENVIRONMENT_VARIABLE = "TEST_HARDWARE_PREFERENCES"
@@ -241,7 +242,7 @@ def _cell(key: str, name: Any, cell: Any) -> Compatibility:
         )
     peak = usage.get("peak")
     number = isinstance(peak, (int, float)) and not isinstance(peak, bool)
-    if peak is not None and not (number and 0 <= peak < float("inf")):
+    if peak is not None and not (number and 0 <= peak <= _MOST_MB):
         raise PreferenceError(f"{key}[{name!r}]: memory_usage.peak must be a number of MB.")
     flag = _flag(f"{key}[{name!r}].compatible", cell.get("compatible", True))
     return Compatibility(flag, peak, str(cell.get("reason") or ""))

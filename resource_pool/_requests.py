@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from resource_pool import _checks
 from resource_pool._families import family_facts
 from resource_pool._identity import Identity
 from resource_pool._plans import BROWSERS, Request
@@ -38,14 +39,14 @@ def requested(
 ) -> tuple[Identity, Request]:
     """Return which model is meant and the request; raises as ``ResourcePool.get_model`` does."""
     model_name = named(model_name)
-    if not isinstance(model_type, str):
-        raise TypeError(f"model_type must be text, such as 'embedding', not {model_type!r}.")
+    _checks.text("model_type", model_type, "embedding")
+    _checks.texts_or_none(revision=revision, variant=variant)
+    if needs is not None:
+        _checks.at_least_zero("needs", needs, "bytes")
     preferences = parse_preferences(hardware_preferences)
     facts = family_facts(preferences.model_family or model_type, model_name)
     identity = Identity(facts.family, model_name, revision or "", variant or "")
     request = Request(
         identity.label, preferences, facts.priority, facts.barred, facts.browsers or BROWSERS
     )
-    if needs is not None and needs < 0:
-        raise ValueError(f"needs must be 0 bytes or more, not {needs!r}.")
     return identity, request if needs is None else request.needing(needs)

@@ -79,7 +79,7 @@ def error_report(
 def _told(error: str | BaseException, trace: str | None) -> tuple[str, str | None]:
     """Return message and trace of what may be an exception."""
     if not isinstance(error, BaseException):
-        return error, trace
+        return str(error), trace
     return f"{type(error).__name__}: {error}", trace or "".join(traceback.format_exception(error))
 
 
