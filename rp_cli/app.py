@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import sys
 from pathlib import Path
@@ -13,7 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from rp_cli import __version__
-from rp_cli.errors import BadInputError, exit_code_for, sentence
+from rp_cli.errors import BadInputError, ExitCode, exit_code_for, sentence
+from rp_cli.streams import ReaderGoneError, guarded_streams
 
 # name -> (module, one line of help). The module's `command` is a function, or a Typer of its own.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -121,14 +121,20 @@ def _plan_for(hardware: Path, context: typer.Context) -> None:
 
 def main() -> None:
     """Run ``rp``. A user's mistake becomes one sentence on stderr; a bug keeps its traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show "✅" gets "?" and no UnicodeEncodeError.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    with guarded_streams():
+        _run()
+
+
+def _run() -> None:
     if not sys.stderr.isatty():  # transformers draws a bar for each model that it loads
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk is told: not when Python ends
+    except ReaderGoneError:
+        sys.exit(ExitCode.READER_GONE)
     except Exception as error:
         code = exit_code_for(error)
         if code is None:

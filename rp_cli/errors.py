@@ -17,6 +17,7 @@ class ExitCode(enum.IntEnum):
     CANNOT_WRITE = 4
     HUNG_UP = 129
     INTERRUPTED = 130
+    READER_GONE = 141
     TERMINATED = 143
 
 
@@ -39,6 +40,7 @@ MEANINGS = {
     ExitCode.CANNOT_WRITE: "the output cannot be written",
     ExitCode.HUNG_UP: "ended by SIGHUP: the terminal was closed",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
+    ExitCode.READER_GONE: "nobody reads the output any more, as after `| head`",
     ExitCode.TERMINATED: "ended by SIGTERM",
 }
 

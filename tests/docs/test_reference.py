@@ -226,6 +226,7 @@ PROVOKED = {
 }
 # A signal needs a process to be sent to.
 BY_SIGNAL = "tests/rp_cli/test_run_stopped.py::test_a_signal_ends_the_run_and_its_child"
+BY_PIPE = "tests/rp_cli/test_app.py::test_a_pipe_that_nobody_reads_ends_rp_quietly"
 
 
 @pytest.mark.parametrize("code", PROVOKED, ids=lambda code: code.name)
@@ -288,9 +289,10 @@ def test_no_error_of_the_reference_is_left_out():
 
 def test_no_exit_code_is_left_out():
     signals = {ExitCode.HUNG_UP, ExitCode.INTERRUPTED, ExitCode.TERMINATED}
-    assert set(ExitCode) == set(MEANINGS) == {*PROVOKED, *signals}
-    file, _, name = BY_SIGNAL.partition("::")
-    assert f"def {name}" in (TOP / file).read_text(encoding="utf-8")
+    assert set(ExitCode) == set(MEANINGS) == {*PROVOKED, *signals, ExitCode.READER_GONE}
+    for test in (BY_SIGNAL, BY_PIPE):
+        file, _, name = test.partition("::")
+        assert f"def {name}" in (TOP / file).read_text(encoding="utf-8")
 
 
 def test_the_table_of_families_has_each_family_and_its_template():

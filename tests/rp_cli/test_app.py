@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -94,3 +95,48 @@ def test_a_described_machine_is_planned_for_and_never_run_on(rp_process, tmp_pat
     refused = rp_process("--hardware", described, "run", tmp_path)
     assert refused.code == ExitCode.BAD_INPUT
     assert "runs on this one" in refused.err
+
+
+PRINTING = pytest.mark.parametrize(
+    "arguments", [["--help"], ["detect"], ["detect", "--json"]], ids=" ".join
+)
+
+
+@PRINTING
+@pytest.mark.parametrize("place", ["a full disk", "a closed stdout"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_one_sentence(rp_command, arguments, place):
+    closed = place == "a closed stdout"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            rp_command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            preexec_fn=(lambda: os.close(1)) if closed else None,
+        )  # fmt: skip
+    assert done.returncode == ExitCode.CANNOT_WRITE, done.stderr
+    assert done.stderr.startswith("rp: standard output cannot be written: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@PRINTING
+def test_a_pipe_that_nobody_reads_ends_rp_quietly(rp_command, arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(
+            rp_command(*arguments), stdout=pipe, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (ExitCode.READER_GONE, "")
+
+
+def test_a_closed_stderr_takes_nothing_away(rp_command):
+    command = rp_command("--version")
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=False, preexec_fn=lambda: os.close(2)
+    )
+    assert (done.returncode, done.stdout) == (0, f"rp {__version__}\n")
+
+
+def test_the_streams_are_as_before_once_rp_is_done(rp):
+    before = sys.stdout, sys.stderr
+    rp("--version")
+    assert (sys.stdout, sys.stderr) == before
