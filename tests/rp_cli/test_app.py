@@ -140,3 +140,18 @@ def test_the_streams_are_as_before_once_rp_is_done(rp):
     before = sys.stdout, sys.stderr
     rp("--version")
     assert (sys.stdout, sys.stderr) == before
+
+
+def test_ctrl_c_is_quiet_in_the_middle_of_the_imports():
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    module, name = re.search(r'^rp = "(.*):(.*)"$', project, re.MULTILINE).groups()
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        f"from {module} import {name}; {name}()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, b"")
