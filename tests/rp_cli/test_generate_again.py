@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import pytest
 
 import hardware_detection
 from hardware_detection.testing import fake_report
 from model_family_classifier import classify_model
-from rp_cli.codegen.plan import STYLES, make_plan
+from rp_cli.codegen.plan import make_plan
 from rp_cli.codegen.render import is_unedited, render
 from rp_cli.codegen.write import draft_tests, refuse_clashes, write_drafts
 from rp_cli.errors import BadInputError, ExitCode, OutputError
@@ -173,137 +172,6 @@ def test_style_is_said_and_written(rp, tmp_path):
     (result,) = rp("generate", *arguments).json
     assert result["style"] == "pytest"
     assert "import pytest\n" in (tmp_path / FILE).read_text()
-
-
-# Templates of the user's -------------------------------------------------------------------------
-
-
-def with_templates(rp, tmp_path, model: str = "gpt2", *, style: str = "unittest", **templates: str):
-    folder = tmp_path / "templates"
-    folder.mkdir()
-    for name, text in templates.items():
-        (folder / f"hf_{name}_template.py.j2").write_text(text, "utf-8", "surrogateescape")
-    arguments = (
-        "--style",
-        style,
-        "--template-dir",
-        folder,
-        "--output-dir",
-        tmp_path / "out",
-        "--json",
-    )
-    return rp("generate", "--model", model, *arguments)
-
-
-def test_a_block_of_a_template_is_overridden(rp, tmp_path):
-    override = (
-        '{% extends "rp/hf_text_generation_template.py.j2" %}\n'
-        "{% block constants %}{{ super() }}OWN = {{ plan.family | py }}\n{% endblock %}\n"
-    )
-    done = with_templates(rp, tmp_path, text_generation=override)
-    assert done.code == 0, done.err
-    source = (tmp_path / "out" / FILE).read_text()
-    assert 'NEW_TOKENS = 5\nOWN = "text_generation"\n' in source
-    assert "--template-dir" in source
-
-
-def test_the_base_is_overridden_for_every_family(rp, tmp_path):
-    override = (
-        '{% extends "rp/hf_base_template.py.j2" %}\n'
-        "{% block tests %}\n    OWN = 1\n{% endblock %}\n"
-    )
-    done = with_templates(rp, tmp_path, base=override)
-    assert done.code == 0, done.err
-    assert "    NEW_TOKENS" not in (tmp_path / "out" / FILE).read_text()
-
-
-def test_a_template_for_a_family_that_rp_has_none_for(rp, tmp_path):
-    done = with_templates(
-        rp, tmp_path, "MCG-NJU/videomae-base", video="NAME = {{ plan.model_name | py }}\n"
-    )
-    assert json.loads(done.out)[0]["template"] == "hf_video_template.py"
-    source = (tmp_path / "out" / "test_hf_mcg_nju_videomae_base.py").read_text()
-    assert source == 'NAME = "MCG-NJU/videomae-base"\n'
-
-
-@pytest.mark.parametrize(
-    ("template", "words"),
-    [
-        ("{{ plan.nonsense }}", "nonsense"),
-        ("{{ nonsense }}", "'nonsense' is undefined"),
-        ("\n{% if %}", "line 2"),
-        ('{% extends "absent.j2" %}', "absent.j2"),
-        ("not python (", "was never closed"),
-        ("{{ plan.model_name + 1 }}", "str"),
-        ("{{ ''.__class__.__mro__ }}", "unsafe"),
-        ("\n\n{{ [1].index(3) }}", "hf_text_generation_template.py.j2, line 3 is wrong"),
-        ("\n{{ plan.family.absent.more }}", "line 2"),
-        ('{% extends "hf_text_generation_template.py.j2" %}', 'extends "rp/'),
-        ('{% include "hf_text_generation_template.py.j2" %}', "without end"),
-        ("\udcff", "is not UTF-8"),
-    ],
-)
-@pytest.mark.parametrize("style", STYLES)
-def test_a_wrong_template_is_one_sentence_and_no_file(rp, tmp_path, style, template, words):
-    done = with_templates(rp, tmp_path, style=style, text_generation=template)
-    assert "Traceback" not in done.err
-    assert done.code == ExitCode.BAD_INPUT
-    assert words in done.err
-    assert len(done.err.splitlines()) == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_pytest_has_no_form_for_is_refused_and_not_written(rp, tmp_path):
-    template = "class Test:\n    def test(self):\n        self.assertRaises(ValueError, int, '')\n"
-    done = with_templates(rp, tmp_path, style="pytest", text_generation=template)
-    assert done.code == ExitCode.BAD_INPUT
-    assert "self.assertRaises(ValueError, int, '')" in done.err
-    assert len(done.err.splitlines()) == 1
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("name", ["text_generaton", "text-generation", "embeding"])
-def test_a_template_under_nearly_the_name_of_another_is_told(rp, tmp_path, name):
-    done = with_templates(rp, tmp_path, **{name: "X = 1\n"})
-    assert done.code == ExitCode.BAD_INPUT
-    assert f"hf_{name}_template.py.j2" in done.err
-    assert "rename it" in done.err
-    assert len(done.err.splitlines()) == 1
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("ending", [".py", ".j2", ".jinja", ".py.jinja2"])
-def test_a_template_whose_name_ends_otherwise_is_told(rp, tmp_path, ending):
-    (tmp_path / f"hf_embedding_template{ending}").write_text("X = 1\n")
-    out = tmp_path / "out"
-    done = rp("generate", "--model", "gpt2", "--template-dir", tmp_path, "--output-dir", out)
-    assert done.code == ExitCode.BAD_INPUT
-    assert "must end as hf_embedding_template.py.j2" in done.err
-    assert len(done.err.splitlines()) == 1
-    assert not out.exists()
-
-
-def test_copies_beside_a_template_are_no_slips(rp, tmp_path):
-    for ending in (".py.j2", ".jinja", ".py.j2.orig"):
-        (tmp_path / f"hf_text_generation_template{ending}").write_text("X = 1\n")
-    out = tmp_path / "out"
-    done = rp("generate", "--model", "gpt2", "--template-dir", tmp_path, "--output-dir", out)
-    assert done.code == 0
-
-
-def test_templates_of_other_families_and_parts_of_templates_are_no_slips(rp, tmp_path):
-    parts = {
-        "video": "X = 1\n",  # is asked for by other models
-        "text_generation": '{% include "hf_text_generations_template.py.j2" %}',
-        "text_generations": "X = 1\n",
-    }
-    assert with_templates(rp, tmp_path, **parts).code == 0
-
-
-def test_a_template_folder_that_is_not_there(rp, tmp_path):
-    done = rp("generate", "--model", "gpt2", "--template-dir", tmp_path / "absent")
-    assert done.code == ExitCode.BAD_INPUT
-    assert "is no folder" in done.err
 
 
 def test_many_files_are_written_side_by_side_and_counted(tmp_path):
