@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rp_cli.codegen.caches import clear_caches
-from rp_cli.codegen.plan import DEFAULT_TIMEOUT, TestPlan, make_plan
+from rp_cli.codegen.plan import DEFAULT_TIMEOUT, GENERIC_TEMPLATE, TestPlan, make_plan
 from rp_cli.errors import BadInputError
 from rp_cli.output import detected, log_to_stderr, print_json, progress, say
 
@@ -272,7 +272,11 @@ def _warn(plan: TestPlan, classified: Mapping[str, Any], use_model_family: bool)
             f"rp: nothing is known of {plan.model_name}, so its test checks only what holds for "
             "any model; name its family in a --model-db file."
         )
-    elif use_model_family and plan.template != classified["template"]:
+    elif (
+        use_model_family
+        and plan.template == GENERIC_TEMPLATE
+        and plan.template != classified["template"]
+    ):
         say(
             f"rp: the template of {plan.family} does not know {plan.auto_class}, with which "
             f"{plan.model_name} is loaded; the generic one is taken."
