@@ -16,16 +16,22 @@ _AROUND = re.compile(r"^hf_|(_template)?(\.py)?\.j2$")
 
 
 def refuse_misspelt(folder: Path, asked: Set[str]) -> None:
-    """Refuse a folder with a template that nothing asks for, under nearly the name of another.
+    """Refuse a folder without templates, or with one under nearly the name of another.
+
+    The one is what nothing asks for, the other what would be taken.
 
     Args:
         asked: the names of templates that are asked for.
 
     Raises:
-        BadInputError: there is one; says which, and what it may be meant to be called.
+        BadInputError: it is such a folder; says which template may be meant to be called how.
     """
     _refuse_other_endings(folder, asked)
     texts = {path.name: _text(path) for path in sorted(folder.glob("*.j2"))}
+    if not texts:
+        raise BadInputError(
+            f"{folder} has no template; one is called e.g. hf_embedding_template.py.j2."
+        )
     families = {_AROUND.sub("", name): name for name in asked}
     for name in sorted(texts.keys() - asked):
         near = difflib.get_close_matches(_AROUND.sub("", name), families, n=1, cutoff=_ALIKE)

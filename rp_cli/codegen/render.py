@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_family_classifier.data import data_dir
+from rp_cli.codegen.blocks import refuse_unknown_blocks
 from rp_cli.codegen.exceptions import leave_out
 from rp_cli.codegen.own_templates import refuse_misspelt
 from rp_cli.codegen.plan import NO_DIGEST, STYLES
@@ -45,13 +46,16 @@ def render_all(plans: Sequence[TestPlan], template_dir: Path | None = None) -> l
         template_dir: a folder whose templates go before rp's own of the same name.
 
     Raises:
-        BadInputError: a template of ``template_dir`` is wrong, or is nearly called as one that
-            would be taken; says which and where.
+        BadInputError: a template of ``template_dir`` is wrong, fills a block that is none, or is
+            nearly called as one that would be taken; says which and where.
         RuntimeError: a template of rp's own is; a bug, never the user's mistake.
     """
     if template_dir is not None:
         ours = {path.name for path in data_dir("templates").glob("*.j2")}
-        refuse_misspelt(template_dir, ours | {f"{plan.template}.j2" for plan in plans})
+        asked = {f"{plan.template}.j2" for plan in plans}
+        refuse_misspelt(template_dir, ours | asked)
+        for name in sorted(asked):
+            refuse_unknown_blocks(environment(template_dir), name, template_dir)
     sources = [_source(plan, template_dir) for plan in plans]
     try:
         formatted = format_sources(sources)

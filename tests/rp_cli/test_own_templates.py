@@ -138,3 +138,65 @@ def test_a_template_folder_that_is_not_there(rp, tmp_path):
     done = rp("generate", "--model", "gpt2", "--template-dir", tmp_path / "absent")
     assert done.code == ExitCode.BAD_INPUT
     assert "is no folder" in done.err
+
+
+def test_an_empty_template_folder_is_told(rp, tmp_path):
+    done = with_templates(rp, tmp_path)
+    assert done.code == ExitCode.BAD_INPUT
+    assert "has no template" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_template_of_the_users_for_a_family_without_one_is_taken_without_a_notice(rp, tmp_path):
+    model = "google/timesfm-2.0-500m-pytorch"
+    done = with_templates(rp, tmp_path, model, time_series="X = 1\n")
+    assert json.loads(done.out)[0]["template"] == "hf_time_series_template.py"
+    assert done.err == ""
+
+
+# Blocks ------------------------------------------------------------------------------------------
+
+GENERIC = '{% extends "rp/hf_generic_template.py.j2" %}\n'
+A_TEST = "\n    def test_it(self) -> None:\n        pass\n"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "words"),
+    [
+        ("{% block test %}X{% endblock %}", "line 2 is wrong: what it extends has no block 'test'"),
+        ("{% block test %}X{% endblock %}", "did you mean 'tests'?"),
+        ("\n\n{% block zzz %}X{% endblock %}", "line 4"),
+        ("{% block zzz %}X{% endblock %}", "there is constants, inputs, processor, tests."),
+        ("{% if plan.device %}{% block input %}X{% endblock %}{% endif %}", "'inputs'"),
+    ],
+)
+def test_a_misspelt_block_is_told(rp, tmp_path, blocks, words):
+    done = with_templates(rp, tmp_path, text_generation=GENERIC + blocks)
+    assert done.code == ExitCode.BAD_INPUT
+    assert words in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        GENERIC + "{% block tests %}{% block own %}" + A_TEST + "{% endblock %}{% endblock %}",
+        "{% block anything %}X = 1\n{% endblock %}",
+        GENERIC + "{% block own %}" + A_TEST + "{% endblock %}"
+        "{% block tests %}{{ self.own() }}{% endblock %}",
+        '{% extends "rp/" ~ "hf_generic_template.py.j2" %}{% block tests %}{% endblock %}',
+    ],
+    ids=["inside another", "extends nothing", "called", "computed"],
+)  # fmt: skip
+def test_blocks_that_somebody_asks_for_are_no_slips(rp, tmp_path, template):
+    done = with_templates(rp, tmp_path, text_generation=template)
+    assert done.code == 0, done.err
+
+
+def test_a_block_of_a_template_between_is_known(rp, tmp_path):
+    between = GENERIC + "{% block tests %}{% block own %}{% endblock %}{% endblock %}"
+    own = '{% extends "hf_middle_template.py.j2" %}{% block own %}' + A_TEST + "{% endblock %}"
+    done = with_templates(rp, tmp_path, middle=between, text_generation=own)
+    assert done.code == 0, done.err
+    assert "test_it" in (tmp_path / "out" / FILE).read_text()
