@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import json
 import re
 import subprocess
 import tempfile
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from model_family_classifier.data import data_dir
 from rp_cli.codegen.blocks import refuse_unknown_blocks
@@ -169,33 +168,11 @@ def _what(error: Exception) -> str:
 
 @functools.cache
 def environment(template_dir: Path | None) -> Environment:
-    """Return the templates, a user's before rp's own; values pass `py`, `doc` or `json`."""
-    from jinja2 import ChoiceLoader, FileSystemLoader, PrefixLoader, StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    """Return the templates, a user's before rp's own."""
+    from jinja2 import ChoiceLoader, FileSystemLoader, PrefixLoader
+
+    from rp_cli.codegen.sandbox import CodeEnvironment
 
     ours = FileSystemLoader(data_dir("templates"))
     own = [] if template_dir is None else [FileSystemLoader(template_dir)]
-    # Autoescaping is for HTML; here every value passes `py` (a literal) or `doc` (a docstring).
-    found = ImmutableSandboxedEnvironment(
-        loader=ChoiceLoader([*own, ours, PrefixLoader({OURS: ours})]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    found.filters["py"] = repr
-    found.filters["doc"] = _for_docstring
-    found.filters["json"] = json_in_script
-    return found
-
-
-def _for_docstring(value: Any) -> str:
-    """Return text that stays inside a docstring: no quote, no backslash of its own."""
-    return str(value).encode("unicode_escape").decode("ascii").replace('"', '\\"')
-
-
-def json_in_script(value: Any) -> str:
-    """Return a value as JSON that stands inside a script element, whatever it holds."""
-    # Neither "</script>" nor "<!--" can be in it; U+2028 and the like are escaped by json.
-    text = json.dumps(value, indent=2)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return CodeEnvironment(ChoiceLoader([*own, ours, PrefixLoader({OURS: ours})]))

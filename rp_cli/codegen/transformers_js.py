@@ -7,7 +7,7 @@ in which no character can end the script that it stands in.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def _test(plan: TestPlan) -> str:
         plan=plan,
         task=_task(plan),
         page_name=f"{_stem(plan)}.html",
-        class_name=f"{class_name(plan.model_name)}InTransformersJs",
+        names={"class_name": f"{class_name(plan.model_name)}InTransformersJs"},
         command=shlex.join([*command, *plan.options]),
     )
 
@@ -95,6 +95,10 @@ def _page_draft(plan: TestPlan, output_dir: Path) -> Draft:
     return Draft(path, signed(_rendered("page.html.j2", asked=asked)), before)
 
 
-def _rendered(template: str, **values: Any) -> str:
+def _rendered(template: str, names: Mapping[str, str] | None = None, **values: Any) -> str:
+    """Return what a template writes; ``names`` are of our making, and need no filter."""
+    from rp_cli.codegen.sandbox import Code
+
+    known = {"version": __version__, "digest": NO_DIGEST, **(names or {})}
     found = environment(None).get_template(f"{_PREFIX}_{template}")
-    return found.render(version=__version__, digest=NO_DIGEST, **values)
+    return found.render({name: Code(text) for name, text in known.items()}, **values)

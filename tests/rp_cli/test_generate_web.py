@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rp_cli.codegen.plan import make_plan
-from rp_cli.codegen.render import is_unedited, json_in_script
+from rp_cli.codegen.render import is_unedited
+from rp_cli.codegen.sandbox import json_in_script
 from rp_cli.codegen.transformers_js import draft_web_tests, web_plan
 
 WEB = ("generate", "--target", "transformers-js")

@@ -200,3 +200,60 @@ def test_a_block_of_a_template_between_is_known(rp, tmp_path):
     done = with_templates(rp, tmp_path, middle=between, text_generation=own)
     assert done.code == 0, done.err
     assert "test_it" in (tmp_path / "out" / FILE).read_text()
+
+
+# Values that would become code --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "X = {{ plan.model_name }}",
+        "X = '{{ plan.family | upper }}'",
+        "X = {{ 'a' ~ plan.model_name }}",
+        "X = {{ 'a' + plan.model_name }}",
+        "X = {{ plan.model_name.upper() }}",
+        "X = {{ plan.model_name[1:] }}",
+        "X = {{ '%s' | format(plan.model_name) }}",
+        "X = {{ '{}'.format(plan.model_name) }}",
+        "X = {{ ', '.join(plan.priority) }}",
+        "X = {{ plan.priority | join(', ') }}",
+        "X = {{ plan.preferences }}",
+        "X = {{ plan.model_name | safe }}",
+        "{% set name = plan.model_name %}X = {{ name }}",
+        "{% for one in plan.priority %}{{ one }} = 1\n{% endfor %}",
+        "{% macro made(name) %}X = {{ name }}{% endmacro %}{{ made(plan.model_name) }}",
+    ],
+)
+def test_a_value_that_passes_no_filter_is_told(rp, tmp_path, template):
+    done = with_templates(rp, tmp_path, text_generation="\n" + template)
+    assert done.code == ExitCode.BAD_INPUT
+    assert "passes none of the filters py, doc and json" in done.err
+    assert "hf_text_generation_template.py.j2, line 2" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("template", "written"),
+    [
+        ("X = {{ plan.model_name | py }}", 'X = "gpt2"'),
+        ("X = {{ plan.model_name | json }}", 'X = "gpt2"'),
+        ("X = '{{ plan.model_name | upper | doc }}'", 'X = "GPT2"'),
+        ("X = {{ plan.priority | map('py') | join(', ') }}", "X = "),
+        ("X = {{ plan.class_name }}, {{ plan.auto_class }}", "X = TestGpt2, AutoModelForCausalLM"),
+        ("X = {{ 1 + 1 }}, {{ plan.timeout_minutes }}, {{ none }}", "X = 2, 0.1, None"),
+        ("X = {{ 'a' if plan.device else 'b' ~ 'c' | upper }}", "X = bC"),
+        ("X = {{ ('a' ~ 1) | py }}", 'X = "a1"'),
+        ("X = {{ '{}{}'.format('a', 1) }}", "X = a1"),
+        ("{% for one in ['A', 'B'] %}{{ one }} = {{ loop.index }}\n{% endfor %}", "B = 2"),
+        ("{% for one in 'A B'.split() %}{{ one }} = 1\n{% endfor %}", "B = 1"),
+        ("{% set made %}X = {{ plan.family | py }}{% endset %}{{ made }}", "text_generation"),
+        ("{% macro made(n) %}X = {{ n }}{% endmacro %}{{ made('one') | indent(4) }}", "X = one"),
+        ("{% filter upper %}x = {{ plan.family | py }}{% endfilter %}", 'X = "TEXT_GENERATION"'),
+    ],
+)
+def test_what_passes_a_filter_or_is_the_templates_own_is_written(rp, tmp_path, template, written):
+    done = with_templates(rp, tmp_path, text_generation=template + "\n")
+    assert done.code == 0, done.err
+    assert written in (tmp_path / "out" / FILE).read_text()
