@@ -136,7 +136,9 @@ def _source(plan: TestPlan, template_dir: Path | None) -> str:
 
 
 def _written(plan: TestPlan, template_dir: Path | None) -> str:
-    source = environment(template_dir).get_template(f"{plan.template}.j2").render(plan=plan)
+    found = environment(template_dir)
+    shared = found.get_template("shared_macros.j2").module
+    source = found.get_template(f"{plan.template}.j2").render(plan=plan, shared=shared)
     if plan.left_out:
         source = leave_out(source, plan.left_out)
     return source if plan.style == STYLES[0] else to_pytest(source)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -200,6 +202,22 @@ def test_a_block_of_a_template_between_is_known(rp, tmp_path):
     done = with_templates(rp, tmp_path, middle=between, text_generation=own)
     assert done.code == 0, done.err
     assert "test_it" in (tmp_path / "out" / FILE).read_text()
+
+
+def test_the_shared_macros_need_no_import(rp, tmp_path):
+    own = GENERIC + "{% block inputs %}{{ shared.example_inputs() }}{% endblock %}"
+    done = with_templates(rp, tmp_path, text_generation=own)
+    assert done.code == 0, done.err
+    assert "def make_inputs" in (tmp_path / "out" / FILE).read_text()
+
+
+def test_the_page_lists_the_shared_macros():
+    top = Path(__file__).parents[2]
+    macros = re.findall(r"{% macro (.*?) %}", (top / "templates" / "shared_macros.j2").read_text())
+    page = (top / "docs" / "generation.md").read_text(encoding="utf-8")
+    assert macros
+    for macro in macros:
+        assert f"`{macro}`" in page
 
 
 # Values that would become code --------------------------------------------------------------------
