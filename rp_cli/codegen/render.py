@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hardware_detection.errors import hint_at, nearest
 from model_family_classifier.data import data_dir
 from rp_cli.codegen.blocks import refuse_unknown_blocks
 from rp_cli.codegen.exceptions import leave_out
@@ -61,7 +62,10 @@ def render_all(plans: Sequence[TestPlan], template_dir: Path | None = None) -> l
     except RuntimeError as error:
         if template_dir is None:
             raise
-        raise BadInputError(f"The templates of {template_dir} make no Python: {error}") from error
+        problem = _syntax_error(sources) or str(error)
+        raise BadInputError(
+            f"The templates of {template_dir} make no Python: {problem}."
+        ) from error
     return [signed(source) for source in formatted]
 
 
@@ -110,8 +114,14 @@ def _syntax_error(sources: Iterable[str]) -> str:
         try:
             ast.parse(source)
         except SyntaxError as error:
-            return f"{error.msg} in line {error.lineno}: {(error.text or '').strip()}"
+            return _slip(error)
     return ""
+
+
+def _slip(error: SyntaxError) -> str:
+    """Say what is no Python by the line itself: a file with its number is never written."""
+    what = error.msg.partition(" (detected at line")[0]
+    return f"{what}, in the line {(error.text or '').strip()!r}"
 
 
 def _source(plan: TestPlan, template_dir: Path | None) -> str:
@@ -124,14 +134,15 @@ def _source(plan: TestPlan, template_dir: Path | None) -> str:
     except SyntaxError as error:
         if template_dir is None:
             raise
-        what = f"{error.msg}: {(error.text or '').strip()}".rstrip(": ")
-        raise BadInputError(f"The templates of {template_dir} make no Python: {what}.") from error
+        raise BadInputError(
+            f"The templates of {template_dir} make no Python: {_slip(error)}."
+        ) from error
     except mistakes as error:
         if template_dir is None:
             raise
         place = _place(error) or f"{plan.template}.j2"
         raise BadInputError(
-            f"The template {template_dir}/{place} is wrong: {_what(error)}."
+            f"The template {template_dir}/{place} is wrong: {_what(error, template_dir)}."
         ) from error
 
 
@@ -157,7 +168,13 @@ def _place(error: Exception) -> str:
     return ""
 
 
-def _what(error: Exception) -> str:
+def _what(error: Exception, template_dir: Path) -> str:
+    from jinja2 import TemplateNotFound
+
+    if isinstance(error, TemplateNotFound):
+        name = str(error.name)
+        known = environment(template_dir).list_templates()
+        return f"there is no template {name!r}{hint_at(nearest(name, known))}"
     if isinstance(error, RecursionError):
         return (
             "it extends, includes or calls itself without end; rp's own templates are reached "

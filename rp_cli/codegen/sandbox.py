@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import BaseLoader, StrictUndefined, TemplateRuntimeError, Undefined, nodes
+from jinja2.environment import TemplateModule
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
 from jinja2.visitor import NodeTransformer
 
+from hardware_detection.errors import hint_at, nearest
 from rp_cli.codegen.plan import TestPlan
 
 # What the plan has made or checked itself: names that are safe whatever a model is called.
@@ -37,7 +40,7 @@ class CodeEnvironment(ImmutableSandboxedEnvironment):
     def __init__(self, loader: BaseLoader) -> None:
         super().__init__(
             loader=loader,
-            undefined=StrictUndefined,
+            undefined=_Unknown,
             finalize=_checked,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -45,9 +48,9 @@ class CodeEnvironment(ImmutableSandboxedEnvironment):
         )
         self.filters = {name: _keeping(one) for name, one in self.filters.items()}
         self.filters |= {
-            "py": lambda value: Code(repr(value)),
-            "doc": lambda value: Code(_for_docstring(value)),
-            "json": lambda value: Code(json_in_script(value)),
+            "py": lambda value: Code(repr(_there(value))),
+            "doc": lambda value: Code(_for_docstring(_there(value))),
+            "json": lambda value: Code(json_in_script(_there(value))),
             _OWN: Code,
             _JOINED: _keeping(lambda parts: "".join(map(str, parts))),
         }
@@ -75,6 +78,27 @@ class CodeEnvironment(ImmutableSandboxedEnvironment):
         if _is_code((args, kwargs)):
             return _marked(found)
         return str(found) if isinstance(found, Code) else found
+
+
+class _Unknown(StrictUndefined):
+    """What is not there: an error that says what is, in the words of a template."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        name, of = str(self._undefined_name), self._undefined_obj
+        if isinstance(of, TestPlan):
+            return _none_such("plan", name, [one for one in dir(of) if not one.startswith("_")])
+        if isinstance(of, TemplateModule):
+            return _none_such("that file", name, [one for one in vars(of) if one[:1] != "_"])
+        if of is missing and not self._undefined_hint:
+            return f"{name!r} is undefined; every template has plan and shared"
+        return super()._undefined_message
+
+
+def _none_such(what: str, name: str, known: Sequence[str]) -> str:
+    return f"{what} has no {name!r}{hint_at(nearest(name, known))}; it has {', '.join(known)}"
 
 
 class _Marking(NodeTransformer):
@@ -137,6 +161,12 @@ def _marked(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_marked(one) for one in value]
     return Code(value) if isinstance(value, str) else value
+
+
+def _there(value: Any) -> Any:
+    if isinstance(value, Undefined):
+        str(value)  # raises; a repr would be a name
+    return value
 
 
 def _for_docstring(value: Any) -> str:

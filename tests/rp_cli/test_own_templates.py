@@ -65,11 +65,20 @@ def test_a_template_for_a_family_that_rp_has_none_for(rp, tmp_path):
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("{{ plan.nonsense }}", "nonsense"),
-        ("{{ nonsense }}", "'nonsense' is undefined"),
+        ("{{ plan.nonsense }}", "plan has no 'nonsense'; it has auto_class, class_name"),
+        ("{{ plan.model_nam | py }}", "did you mean 'model_name'?"),
+        ("{{ plan.model_nam | json }}", "did you mean 'model_name'?"),
+        ("{{ shared.exampl_inputs() }}", "did you mean 'example_inputs'?"),
+        ("{{ nonsense }}", "'nonsense' is undefined; every template has plan and shared"),
         ("\n{% if %}", "line 2"),
         ('{% extends "absent.j2" %}', "absent.j2"),
-        ("not python (", "was never closed"),
+        (
+            '{% extends "rp/hf_embeding_template.py.j2" %}',
+            "no template 'rp/hf_embeding_template.py.j2' (did you mean 'rp/hf_embedding_",
+        ),
+        ("not python (", "was never closed, in the line 'not python ('."),
+        ("def f(self):\nX = 1", "in the line 'X = 1'."),
+        ("X = 'a", "unterminated string literal, in the line"),
         ("{{ plan.model_name + 1 }}", "str"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("\n\n{{ [1].index(3) }}", "hf_text_generation_template.py.j2, line 3 is wrong"),
