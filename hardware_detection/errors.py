@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+# Like "xpu" by its letters, and meant for any of several.
+_ANY_GPU = "gpu"
+
+
 class HardwareCacheError(ValueError):
     """A hardware cache file that the user named cannot be read, understood or written."""
 
@@ -34,9 +38,9 @@ class UnknownHardwareError(ValueError):
     def __init__(self, name: str, known: Iterable[str]) -> None:
         known = tuple(known)
         self.name = name
-        self.nearest = nearest(name.lower(), known)
+        self.nearest = None if name.lower() == _ANY_GPU else nearest(name.lower(), known)
         super().__init__(
-            f"unknown device {name!r}{hint_at(self.nearest)}; use one of {', '.join(known)},"
+            f"unknown device {name!r}{device_hint(name, known)}; use one of {', '.join(known)},"
             " with an index where there are several, such as cuda:1"
         )
 
@@ -66,3 +70,10 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 def hint_at(near: str | None) -> str:
     """Return what a message adds after a name that is not known."""
     return f" (did you mean {near!r}?)" if near else ""
+
+
+def device_hint(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return what a message adds after a device or a like name that is not known."""
+    if name.lower() == _ANY_GPU:
+        return " (a device is named by its kind, such as cuda)"
+    return hint_at(nearest(name.lower(), known, cutoff))

@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hardware_detection.errors import RequirementError, hint_at, nearest
+from hardware_detection.errors import RequirementError, device_hint
 from hardware_detection.names import GPUS, HARDWARE_NAMES
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -145,7 +145,7 @@ def _clause(part: str) -> Clause:
     name, comparison, number, unit = found.groups()
     name = name.lower()
     if name not in NAMES:
-        hint = hint_at(nearest(name, NAMES, cutoff=_ALIKE))
+        hint = device_hint(name, NAMES, cutoff=_ALIKE)
         raise RequirementError(
             f"unknown name {name!r} in a requirement{hint}; use {', '.join(NAMES)}"
         )

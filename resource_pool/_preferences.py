@@ -266,5 +266,7 @@ _PARSERS: dict[str, Any] = {
 
 
 def _nearest(name: str, known: Any) -> str:
+    if name == "gpu":  # like "xpu" by its letters only
+        return " (a device is named by its kind, such as cuda)"
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

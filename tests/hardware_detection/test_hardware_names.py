@@ -79,6 +79,12 @@ def test_the_nearest_name_is_offered() -> None:
     assert caught.value.nearest == "cuda"
 
 
+def test_gpu_is_no_slip_of_xpu() -> None:
+    with pytest.raises(hd.UnknownHardwareError, match="by its kind, such as cuda") as caught:
+        hd.backend_of("gpu")
+    assert caught.value.nearest is None
+
+
 def test_the_error_crosses_processes() -> None:
     error = hd.UnknownHardwareError("opencl", hd.HARDWARE_NAMES)
     copy = pickle.loads(pickle.dumps(error))

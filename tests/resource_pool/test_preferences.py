@@ -61,6 +61,7 @@ def test_precisions(precision, dtype):
     [
         ({"devise": "cpu"}, "did you mean 'device'"),
         ({"device": "cdua"}, "did you mean 'cuda'"),
+        ({"device": "GPU:0"}, "a device is named by its kind, such as cuda"),
         ({"device": "cuda:x"}, "no valid index"),
         ({"device": "cuda:²"}, "no valid index"),
         ({"priority_list": "cuda"}, "must be a list"),
