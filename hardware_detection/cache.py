@@ -59,7 +59,7 @@ def read(path: Path, what: str = "hardware cache") -> dict[str, Any] | None:
     try:
         text = read_regular(path, MAX_BYTES).decode("utf-8")
         data = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise HardwareCacheError(
@@ -168,7 +168,7 @@ def locked(path: Path) -> Iterator[None]:
         lock = FileLock(folder / f"hardware-{digest}.lock", timeout=_LOCK_TIMEOUT_S)
         lock.acquire()
     except (OSError, NotImplementedError) as error:
-        log().warning("detecting without a lock: %s", error)
+        log().info("detecting without a lock: %s", error)  # a folder that is none is told later
         lock = None
     try:
         yield

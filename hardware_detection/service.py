@@ -193,7 +193,12 @@ def _save(
                 f"the hardware cache {path} cannot be written ({error.strerror or error});"
                 " choose another path"
             ) from error
-        log().warning("the hardware cache %s cannot be written: %s", path, error)
+        log().warning(
+            "the hardware cache %s cannot be written (%s), so that every program detects anew;"
+            " set RP_HOME to a folder that can be written",
+            path,
+            error.strerror or error,
+        )
 
 
 def _signature(path: Path) -> _Signature:

@@ -103,8 +103,24 @@ def detected(cache: Path | None = None, **options: Any) -> dict[str, Any]:
     """
     from hardware_detection import detect_available_hardware
 
-    with working("Detecting hardware", after=_MOMENT_S):
+    with _warned(), working("Detecting hardware", after=_MOMENT_S):
         return detect_available_hardware(cache, **options)
+
+
+@contextmanager
+def _warned() -> Iterator[None]:
+    """Tell the warnings of a detection as rp's own sentences, unless all is logged anyway."""
+    logger = logging.getLogger("hardware_detection")
+    if logger.hasHandlers():
+        yield
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("rp: %(message)s."))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def log_to_stderr() -> None:

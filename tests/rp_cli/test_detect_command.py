@@ -300,3 +300,13 @@ class TestWatch:
         code, out, err = run(*options)
         assert (code, out) == (2, "")
         assert "belong to --watch" in err
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence(rp_process, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RP_HOME", str(tmp_path / "file" / "home"))
+    done = rp_process("detect")
+    assert done.code == 0
+    assert done.err.startswith("rp: the hardware cache ")
+    assert "set RP_HOME to a folder" in done.err
+    assert len(done.err.splitlines()) == 1
