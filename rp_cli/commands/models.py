@@ -109,6 +109,12 @@ def add(
     }
     entry = {key: value for key, value in said.items() if value is not None}
     _write(database, dict.fromkeys(names, entry), replace=replace)
+    if subfamily is not None:
+        from rp_cli.modeldb.subfamilies import notice_of
+
+        notice = notice_of(family, subfamily)
+        if notice:
+            say(f"rp: {notice}")
 
 
 @command.command("import")

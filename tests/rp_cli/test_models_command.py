@@ -52,6 +52,15 @@ def test_add_list_show(rp: Any, database: Path) -> None:
     assert "by itself: unknown" in rp("models", "show", "acme/x", "--db", database).out
 
 
+def test_a_subfamily_that_rp_does_not_know_is_kept_with_a_word(rp: Any, database: Path) -> None:
+    words = ["models", "add", "acme/x", "--family", "vision", "--db", database, "--subfamily"]
+    done = rp(*words, "segmentaton")
+    assert (done.code, done.out) == (0, "")
+    assert "did you mean 'segmentation'?" in done.err
+    assert rp("models", "list", "--db", database).out == "acme/x  vision/segmentaton\n"
+    assert "rp: " not in rp(*words, "segmentation", "--replace").err
+
+
 def test_without_a_name_the_database_lies_in_rps_folder(rp: Any, isolated_home: Path) -> None:
     assert rp("models", "add", "acme/x", "--family", "audio").code == 0
     assert (isolated_home / "models.yaml").is_file()
