@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+# How Typer tells a wrong value -> how rp does.
+_PYDANTIC = (
+    (r"^Value error, ", ""),
+    (r"^Input should be a valid integer\b.*", "it must be a whole number"),
+    (r"^Input should be a valid number\b.*", "it must be a number"),
+    (r"^Input should be greater than or equal to (\S+)$", r"it must be \1 or more"),
+)
+
+
 class LazyGroup(TyperGroup):
     """A command group whose commands are imported on use; the help text comes from the table."""
 
@@ -49,6 +59,15 @@ class LazyGroup(TyperGroup):
         """Write the list of commands without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command; a wrong value is told in rp's words, not in those of pydantic."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            for pattern, words in _PYDANTIC:
+                error.message = re.sub(pattern, words, error.message)
+            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import all commands for a mistyped one, so that the nearest names can be offered."""

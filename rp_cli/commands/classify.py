@@ -26,7 +26,7 @@ def command(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             show_default=False,
             help="Names of the hub, local model folders, or - for names on standard input.",
         ),
@@ -70,6 +70,10 @@ def command(
 
     if table and as_json:
         raise BadInputError("--table and --json are two ways to print; use one of them.")
+    if not models and not files:
+        raise BadInputError(
+            "no model was named; give a hub name, a model folder, or - for names on standard input."
+        )
     names = gather_names(models or [], files or [], sys.stdin)
     classified = _classified(names, model_db or _own_database(), matrix, hub)
     if classified:

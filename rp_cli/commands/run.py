@@ -40,7 +40,9 @@ _RUNS_REMEMBERED = 20
 
 
 def command(
-    paths: Annotated[list[Path], typer.Argument(help="Test files, or folders of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="Test files, or folders of them.")
+    ],
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", "-j", metavar="N", help="Files at once; default: one per core."),

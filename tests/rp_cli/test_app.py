@@ -48,6 +48,28 @@ def test_a_mistyped_command_is_told_the_nearest(rp):
     assert "detect" in done.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["generate", "--style", "nose"], "'--style': 'nose' is not one of 'unittest', 'pytest'."),
+        (["report", "--compare", "a", "b"], "'--compare': it must be a whole number"),
+        (["report", "--last", "0"], "'--last': it must be 1 or more"),
+        (["detect", "--interval", "x"], "'--interval': it must be a number"),
+        (["classify"], "give a hub name, a model folder, or - for names on standard input."),
+    ],
+)
+def test_a_wrong_value_is_told_in_words_of_rp(rp, arguments, told):
+    done = rp(*arguments)
+    assert done.code == ExitCode.BAD_INPUT
+    assert done.err.endswith(f"{told}\n")
+
+
+@pytest.mark.parametrize(("name", "one"), [("run", "PATH"), ("classify", "MODEL")])
+def test_the_line_of_usage_names_what_to_give(rp, name, one):
+    usage = rp(name, "--help").out.splitlines()[0]
+    assert re.search(rf"\[OPTIONS\] [{{[]?{one}[}}\]]?\.\.\.$", usage), usage
+
+
 def test_a_users_mistake_is_one_sentence_and_a_bug_keeps_its_traceback(rp, monkeypatch):
     done = rp("classify", "")
     assert done.code == ExitCode.BAD_INPUT
