@@ -15,3 +15,8 @@ def place_name(device: str, adapter: str | None) -> str:
     """Return a device's name and, of a browser's, what kind of adapter is behind it."""
     # A simulated device says so itself: "webgpu:simulation".
     return f"{device} ({adapter})" if adapter in ("hardware", "software") else device
+
+
+def not_run(count: int) -> str:
+    """Return how many files a run has left out, in words."""
+    return f"{count} {'file was' if count == 1 else 'files were'} not run"

@@ -23,7 +23,7 @@ from rp_cli.errors import (
     sentence,
 )
 from rp_cli.output import print_json, say
-from rp_cli.text import one_line
+from rp_cli.text import not_run, one_line
 
 if TYPE_CHECKING:
     from rp_cli.reporting.store import Store
@@ -253,7 +253,7 @@ def _conclude(record: Mapping[str, Any], selection: str, *, quiet: bool) -> int:
     if len(results) > 1 and not (quiet and passed(record)):
         say(total_line(record))
     if record["stopped_early"]:
-        say(f"Ended at the first failure; {len(record['not_run'])} files were not run.")
+        say(f"Ended at the first failure; {not_run(len(record['not_run']))}.")
     if all(result["status"] == "deselected" for result in results):
         raise BadInputError(f"No test has a name that -k {selection!r} means.")
     if passed(record):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rp_cli.reporting.plots import size_label
 from rp_cli.reporting.reading import UNKNOWN, joined
 from rp_cli.reporting.runs import Tidy, failures_of, skip_reasons
+from rp_cli.text import not_run
 
 RUN_HEADINGS = ("file", "status", "passed", "ran on", "weights", "seconds", "peak memory")
 COMPARED_HEADINGS = ("file", "change", "before", "after", "seconds", "ran on", "weights")
@@ -40,12 +41,12 @@ def run_rows(run: Tidy) -> Iterator[tuple[str, ...]]:
 def run_notes(run: Tidy) -> list[str]:
     """Return each failure in a line, what was not run, and why tests were skipped."""
     failures = [failure_line(failure) for failure in failures_of(run)]
-    not_run = [f"{len(run['not_run'])} files were not run"] if run["not_run"] else []
+    left_out = [not_run(len(run["not_run"]))] if run["not_run"] else []
     skips = [f"{count} skipped: {reason}" for count, reason in skip_reasons(run)]
     if len(skips) > _MOST_REASONS:
         others = sum(count for count, _ in skip_reasons(run)[_MOST_REASONS:])
         skips[_MOST_REASONS:] = [f"{others} skipped for other reasons; `rp report --json` has them"]
-    return [*failures, *not_run, *skips]
+    return [*failures, *left_out, *skips]
 
 
 def failure_line(failure: Tidy) -> str:

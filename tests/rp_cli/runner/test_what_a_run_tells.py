@@ -73,7 +73,7 @@ def test_fail_fast_ends_at_the_first_failure(rp, three):
     done = rp("run", three, "--fail-fast", "-j", 1, "--json")
     assert done.code == ExitCode.FAILED
     assert [Path(path).stem for path in done.json["not_run"]] == ["test_c"]
-    assert "1 files were not run" in done.err
+    assert "; 1 file was not run." in done.err
 
 
 def test_k_picks_tests_by_words(rp, folder):
