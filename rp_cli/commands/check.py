@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rp_cli import completing
 from rp_cli.errors import BadInputError, ExitCode
 from rp_cli.output import detected, log_to_stderr, print_json
 
@@ -24,6 +25,7 @@ def command(
         typer.Option(
             "--test",
             metavar="|".join(_CHOICES),
+            autocompletion=completing.among(_CHOICES),
             help="Which part to check; all: every part, and how a few models are classified.",
         ),
     ] = None,

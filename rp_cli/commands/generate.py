@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rp_cli import completing
 from rp_cli.codegen.caches import clear_caches
 from rp_cli.codegen.plan import DEFAULT_TIMEOUT, GENERIC_TEMPLATE, TestPlan, make_plan
 from rp_cli.errors import BadInputError
@@ -61,7 +62,11 @@ def command(
     ] = "skills",
     device: Annotated[
         str | None,
-        typer.Option("--device", help="Test on this hardware only, e.g. cuda or cuda:1."),
+        typer.Option(
+            "--device",
+            autocompletion=completing.device,
+            help="Test on this hardware only, e.g. cuda or cuda:1.",
+        ),
     ] = None,
     timeout: Annotated[
         float,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rp_cli import completing
 from rp_cli.errors import ExitCode
 from rp_cli.output import print_json, say
 
@@ -91,7 +92,12 @@ def show(names: Names, database: Database = None, as_json: Json = False) -> None
 @command.command()
 def add(
     names: Names,
-    family: Annotated[str, typer.Option(help="What kind of model it is.", show_default=False)],
+    family: Annotated[
+        str,
+        typer.Option(
+            autocompletion=completing.family, help="What kind of model it is.", show_default=False
+        ),
+    ],
     subfamily: Annotated[str | None, typer.Option(help="What it does.")] = None,
     model_type: Annotated[str | None, typer.Option(help="Its type in transformers.")] = None,
     auto_class: Annotated[str | None, typer.Option(help="The Auto class that loads it.")] = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rp_cli import completing
 from rp_cli.output import detected, print_json, working
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ def command(
         typer.Option(metavar="N", help="Tokens per row; 128, or what the model takes at most."),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(metavar="NAME", help="fp32, fp16 or bf16; its own by default.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=completing.among(("fp32", "fp16", "bf16")),
+            help="fp32, fp16 or bf16; its own by default.",
+        ),
     ] = None,
     on: Annotated[
         list[str] | None,

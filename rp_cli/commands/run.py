@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rp_cli import completing
 from rp_cli.errors import (
     BadInputError,
     ExitCode,
@@ -37,6 +38,7 @@ _KEEP_SECONDS = 0.5
 _TWIN_ADVICE = "RP_WEIGHTS=auto"
 # How many earlier runs are asked what a file took and whether it failed.
 _RUNS_REMEMBERED = 20
+_ENGINES = ("local", "ray")
 
 
 def command(
@@ -50,12 +52,19 @@ def command(
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", help="Prefer this hardware, e.g. cpu or cuda:1; falls back where it must."
+            "--device",
+            autocompletion=completing.device,
+            help="Prefer this hardware, e.g. cpu or cuda:1; falls back where it must.",
         ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", metavar="auto|pretrained|tiny", help="Sets RP_WEIGHTS."),
+        typer.Option(
+            "--weights",
+            metavar="auto|pretrained|tiny",
+            autocompletion=completing.weights,
+            help="Sets RP_WEIGHTS.",
+        ),
     ] = None,
     timeout: Annotated[
         float,
@@ -76,7 +85,13 @@ def command(
         bool, typer.Option("--last-failed", help="Only files that failed the last time.")
     ] = False,
     engine: Annotated[
-        str, typer.Option("--engine", metavar="local|ray", help="Run here, or on a Ray cluster.")
+        str,
+        typer.Option(
+            "--engine",
+            metavar="local|ray",
+            autocompletion=completing.among(_ENGINES),
+            help="Run here, or on a Ray cluster.",
+        ),
     ] = "local",
     address: Annotated[
         str | None,
@@ -172,7 +187,7 @@ def _checked_mode(origin: str, mode: str) -> str:
 
 def _cluster(engine: str, address: str | None) -> str:
     """Return the address of the Ray cluster, after checking what can be checked; "" for none."""
-    if engine not in ("local", "ray"):
+    if engine not in _ENGINES:
         raise BadInputError(f"--engine must be local or ray, not {engine!r}.")
     if engine == "local":
         if address is not None:

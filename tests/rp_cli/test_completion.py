@@ -51,6 +51,16 @@ def test_options_and_subcommands_are_those_of_the_command(complete):
     assert complete("--hard") == ["--hardware"]
 
 
+def test_the_values_of_an_option_are_offered(complete):
+    assert complete("run", "--weights", "") == ["auto", "pretrained", "tiny"]
+    assert complete("run", "--engine", "r") == ["ray"]
+    assert complete("run", "--device", "cu") == ["cuda"]
+    assert complete("generate", "--device", "a") == ["auto"]
+    assert complete("check", "--test", "cl") == ["classification"]
+    assert complete("predict", "--dtype", "f") == ["fp32", "fp16"]
+    assert complete("models", "add", "--family", "vi") == ["vision", "video"]
+
+
 def test_completion_imports_no_heavy_package(rp_command):
     first = (
         "import sys, os, atexit; sys.argv[0] = 'rp';"
