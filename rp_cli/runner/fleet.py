@@ -222,6 +222,7 @@ class Fleet:
                 self.listener.on_ended(message["number"], message)
         if messages is None:  # the files that ran there find it ended
             self.ignore(worker.channel)
+            worker.await_end(1.0)  # which tells how; killed at once, it would tell of that
             worker.kill()
 
     def forget(self, worker: Worker) -> dict[str, Any]:

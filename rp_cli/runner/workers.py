@@ -119,10 +119,14 @@ class Worker:
     def dismiss(self, seconds: float = _KILLED_SECONDS) -> None:
         """Let the process end by itself, which takes its children along; kill what is left then."""
         self.channel.close()
+        self.await_end(seconds)
+        self.reap()  # only now: what it left is found by its number
+
+    def await_end(self, seconds: float = _KILLED_SECONDS) -> None:
+        """Wait for the end of a process that has nothing more to do."""
         deadline = time.monotonic() + seconds
         while self.process is not None and not self.has_ended() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-        self.reap()  # only now: what it left is found by its number
 
 
 # Linux counts in KiB, macOS in bytes.

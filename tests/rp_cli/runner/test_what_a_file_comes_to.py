@@ -55,7 +55,10 @@ SETTINGS = {"PYTEST_ADDOPTS": "--ff -n 2"}, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "
 
 
 @pytest.mark.parametrize("environment", SETTINGS, ids=["cache and processes", "no plugins"])
-def test_a_projects_settings_of_pytest_do_not_break_its_files(run, folder, environment):
+def test_a_projects_settings_of_pytest_do_not_break_its_files(
+    run, folder, monkeypatch, environment
+):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # where this itself is such a worker
     source = "import os\ndef test_a(): assert 'PYTEST_XDIST_WORKER' not in os.environ\n"
     (result,) = run({"test_it": source}, environment=environment)["files"]
     assert (result["status"], result["error"]) == ("passed", "")
