@@ -253,7 +253,7 @@ def test_the_default_age_is_30_minutes_and_10_in_low_memory_mode(pool, clock, lo
 
 @pytest.mark.parametrize("wrong", [-1, float("nan")])
 def test_a_wrong_age_is_refused(pool, wrong):
-    with pytest.raises(ValueError, match="0 or more"):
+    with pytest.raises(ValueError, match="0 minutes or more"):
         pool.cleanup_unused_resources(max_age_minutes=wrong)
 
 

@@ -168,7 +168,9 @@ def test_ctrl_c_is_quiet_in_the_middle_of_the_imports():
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     module, name = re.search(r'^rp = "(.*):(.*)"$', project, re.MULTILINE).groups()
     code = (
+        # A parent that runs in the background may have handed down that it is ignored.
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
