@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
+from hardware_detection.testing import fake_report
 from resource_pool import ResourcePool, _system
 from resource_pool.devices import Memory
 from resource_pool.testing import FakeMachine
+
+if TYPE_CHECKING:
+    from shared_models import Crowded
 
 GIB = 2**30
 
@@ -37,6 +42,20 @@ def machine() -> FakeMachine:
 @pytest.fixture
 def pool(machine: FakeMachine) -> ResourcePool:
     return machine.pool()
+
+
+@pytest.fixture
+def devices() -> Crowded:
+    """RAM with real modules; a test sets how much room there is."""
+    from shared_models import Crowded
+
+    return Crowded()
+
+
+@pytest.fixture
+def torch_pool(devices: Crowded) -> ResourcePool:
+    devices.room = GIB
+    return ResourcePool(hardware=fake_report, devices=devices, estimate=lambda *_: None)
 
 
 class MiniLM:

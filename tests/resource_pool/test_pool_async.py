@@ -172,3 +172,27 @@ def test_memory_that_runs_out_in_a_lease_leaves_the_coroutine_as_it_was(machine)
         return await use()
 
     assert asyncio.run(outer()) == f"caught out of memory in {threading.main_thread().name}"
+
+
+def test_an_asynchronous_hit_starts_no_thread(monkeypatch):
+    machine = FakeMachine({"cpu": 1000})
+    pool = machine.pool()
+    pool.get_model("vision", "m", machine.loader(1))
+    started = []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda t: (started.append(t), start(t))[1])
+    asyncio.run(pool.aget_model("vision", "m"))
+    assert started == []
+
+
+def test_a_constructor_that_raises_stop_iteration_does_not_hang_the_loop():
+    pool = FakeMachine({"cpu": 1000}).pool()
+
+    async def ask():
+        # next(model.parameters()) of a module without any, for instance
+        return await asyncio.wait_for(
+            pool.aget_resource("r", "x", constructor=lambda: next(iter(()))), 2
+        )
+
+    with pytest.raises((RuntimeError, StopIteration)):
+        asyncio.run(ask())

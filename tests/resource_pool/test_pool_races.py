@@ -105,7 +105,7 @@ def test_nobody_waits_while_the_pool_looks_whether_a_model_is_held(pool, machine
     def looks_long(entry) -> bool:
         thread = threading.Thread(target=lambda: free.append(pool.get_stats()))
         thread.start()
-        thread.join(5)
+        thread.join(WAIT)
         return True
 
     assert len(pool._evictor.evict(looks_long, "a test")) == 1
