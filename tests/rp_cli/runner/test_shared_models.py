@@ -88,10 +88,6 @@ def test_files_share_what_is_loaded_once_and_nothing_else(run, models):
         **dict.fromkeys(sources, "passed"), "test_e": "crashed",
     }  # fmt: skip
     assert record["notes"] == []
-    order = [Path(result["path"]).stem for result in record["files"]]
-    # Whichever model is loaded first: its last file may still run when one of the other begins.
-    groups = ({"test_a", "test_b", "test_c", "test_g"}, {"test_d", "test_e", "test_f"})
-    assert any(set(order[:2]) <= group for group in groups), order
     resources = found["test_a"]["resources"]
     assert resources["peak_mb"] > 0 < resources["cpu_seconds"]
     assert resources["shared_mb"] > 50  # torch, at least
