@@ -16,7 +16,7 @@ from resource_pool._inspection import Inspection
 from resource_pool._maintenance import Maintenance
 from resource_pool._mover import Mover
 from resource_pool._preferences import parse_device
-from resource_pool._requests import named
+from resource_pool._requests import checked_name
 
 logger = logging.getLogger("resource_pool")
 
@@ -67,9 +67,7 @@ class Management(Inspection):
                 several instances and ``from_device`` does not tell which.
             PreferenceError, DeviceUnavailableError, InsufficientMemoryError: the device.
         """
-        model_name = named(model_name)
-        _checks.text("model_type", model_type, "embedding")
-        _checks.texts_or_none(revision=revision, variant=variant)
+        model_name = checked_name(model_type, model_name, revision, variant)
         if from_device is not None:
             parse_device(from_device)
         family = family_facts(model_type, model_name).family

@@ -128,7 +128,7 @@ class Mover:
     def _still_there(self, entry: Entry) -> Any:
         value = entry.value
         if value is None:
-            raise ResourceNotFoundError(f"{entry.key} has just left the pool; load it again.")
+            raise _gone(entry)
         return value
 
     def _instances(self, meant: Callable[[Entry], bool]) -> list[Entry]:
@@ -209,13 +209,17 @@ class Mover:
 
     def _refuse_unless_movable(self, entry: Entry) -> None:
         if entry.state is State.EVICTING:
-            raise ResourceNotFoundError(f"{entry.key} has just left the pool; load it again.")
+            raise _gone(entry)
         if not entry.movable:
             raise DeviceBusyError(f"{entry.key} is leased or pinned; end that before it is moved.")
         if len(self._sharing_with(entry)) > 1:
             raise DeviceBusyError(f"{entry.key} shares weights with another cached model.")
         if not self._devices.is_movable(entry.value):
             raise DeviceBusyError(f"{entry.key} has a device map of its own, or is quantized.")
+
+
+def _gone(entry: Entry) -> ResourceNotFoundError:
+    return ResourceNotFoundError(f"{entry.key} has just left the pool; load it again.")
 
 
 def _dtype_after(entry: Entry, backend: str) -> str:

@@ -25,7 +25,7 @@ from resource_pool._mode import Mode
 from resource_pool._mover import Mover
 from resource_pool._plans import BROWSERS, Request
 from resource_pool._preferences import Preferences
-from resource_pool._requests import Preferencelike, named, requested
+from resource_pool._requests import Preferencelike, checked_name, requested
 from resource_pool._shelf import Clock
 from resource_pool._store import Store, quoted
 from resource_pool.devices import Devices, System
@@ -126,9 +126,7 @@ class ResourcePool(Management):
         Args:
             variant: tells a tokenizer and a processor of one name apart.
         """
-        model_name = named(model_name)
-        _checks.text("model_type", model_type, "embedding")
-        _checks.texts_or_none(revision=revision, variant=variant)
+        model_name = checked_name(model_type, model_name, revision, variant)
         family = family_facts(model_type, model_name).family
         identity = Identity(family, model_name, revision or "", variant or "")
         key = identity.tokenizer_key

@@ -29,6 +29,19 @@ def named(model_name: str | os.PathLike[str]) -> str:
     return name
 
 
+def checked_name(
+    model_type: str,
+    model_name: str | os.PathLike[str],
+    revision: str | None,
+    variant: str | None,
+) -> str:
+    """Return a model's name; raises as :func:`named` does, also for what says which is meant."""
+    name = named(model_name)
+    _checks.text("model_type", model_type, "embedding")
+    _checks.texts_or_none(revision=revision, variant=variant)
+    return name
+
+
 def requested(
     model_type: str,
     model_name: str,
@@ -38,9 +51,7 @@ def requested(
     needs: int | None,
 ) -> tuple[Identity, Request]:
     """Return which model is meant and the request; raises as ``ResourcePool.get_model`` does."""
-    model_name = named(model_name)
-    _checks.text("model_type", model_type, "embedding")
-    _checks.texts_or_none(revision=revision, variant=variant)
+    model_name = checked_name(model_type, model_name, revision, variant)
     if needs is not None:
         _checks.at_least_zero("needs", needs, "bytes")
     preferences = parse_preferences(hardware_preferences)
