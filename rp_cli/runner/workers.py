@@ -101,11 +101,9 @@ class Worker:
         if self.process is None or self.process.returncode is not None:
             return {"code": None if self.process is None else self.process.returncode}
         self.kill()
-        deadline = time.monotonic() + _KILLED_SECONDS
-        while not self.has_ended():
-            if time.monotonic() >= deadline:  # it hangs inside a driver, and is left behind
-                return {"code": None}
-            time.sleep(_POLL_SECONDS)
+        self.await_end()
+        if not self.has_ended():  # it hangs inside a driver, and is left behind
+            return {"code": None}
         if self.process.returncode is not None:
             return {"code": self.process.returncode}
         _, status, used = os.wait4(self.process.pid, 0)
@@ -123,7 +121,7 @@ class Worker:
         self.reap()  # only now: what it left is found by its number
 
     def await_end(self, seconds: float = _KILLED_SECONDS) -> None:
-        """Wait for the end of a process that has nothing more to do."""
+        """Wait for the end of a process that is killed, or has nothing more to do."""
         deadline = time.monotonic() + seconds
         while self.process is not None and not self.has_ended() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
