@@ -95,6 +95,15 @@ def test_files_share_what_is_loaded_once_and_nothing_else(run, models):
     assert placed["device"] == "cpu"
 
 
+def test_in_one_slot_the_files_of_one_model_come_before_those_of_the_other(run, models):
+    """Side by side, which of two models is there first is the machine's."""
+    sources = {f"test_{name}": source(models[name in "bd"], HIT) for name in "abcd"}
+    record = run(sources, jobs=1)
+    assert [result["status"] for result in record["files"]] == ["passed"] * 4
+    order = [Path(result["path"]).stem for result in record["files"]]
+    assert set(order[:2]) in ({"test_a", "test_c"}, {"test_b", "test_d"}), order
+
+
 def test_a_model_that_cannot_be_shared_is_left_to_its_files(run, models, tmp_path):
     loads = tmp_path / "loads"
     broken = tmp_path / "broken"
