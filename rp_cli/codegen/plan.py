@@ -138,7 +138,9 @@ class TestPlan:
         words = ["rp", "generate", "--model", self.model_name]
         words += ["--device", self.device] if self.device else []
         changed = self.timeout_minutes != DEFAULT_TIMEOUT
-        words += ["--timeout", f"{self.timeout_minutes:g}"] if changed else []
+        # All digits, since the same number must come back; 60 as a person writes it.
+        minutes = repr(self.timeout_minutes).removesuffix(".0")
+        words += ["--timeout", minutes] if changed else []
         words += ["--style", self.style] if self.style != STYLES[0] else []
         return shlex.join([*words, *self.options])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 
 import pytest
 
@@ -73,6 +75,14 @@ def test_a_file_that_nobody_edited_is_replaced_without_force(rp, tmp_path):
     (result,) = rp("generate", "--model", "gpt2", "--output-dir", tmp_path, "--json").json
     assert result["status"] == "replaced"
     assert "CLEANUP_MINUTES = 0.1" in (tmp_path / FILE).read_text()
+
+
+@pytest.mark.parametrize("minutes", ["60", "1234567", "0.05000001", "1e-7", "1e22"])
+def test_the_command_in_the_header_makes_the_same_file(rp, tmp_path, minutes):
+    rp("generate", "--model", "gpt2", "--timeout", minutes, "--output-dir", tmp_path)
+    (command,) = re.findall("^Made by: rp (.+)$", (tmp_path / FILE).read_text(), re.MULTILINE)
+    done = rp(*shlex.split(command), "--diff", "--output-dir", tmp_path)
+    assert (done.code, done.out) == (0, "")
 
 
 def test_an_unchanged_file_is_not_written_again(rp, tmp_path):

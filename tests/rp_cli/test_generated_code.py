@@ -176,6 +176,7 @@ def plan_of(model: str, **options) -> TestPlan:
         ({}, "rp generate --model gpt2"),
         ({"device": "cuda:1"}, "rp generate --model gpt2 --device cuda:1"),
         ({"timeout_minutes": 60.0}, "rp generate --model gpt2 --timeout 60"),
+        ({"timeout_minutes": 1234567.0}, "rp generate --model gpt2 --timeout 1234567"),
         ({"style": "pytest"}, "rp generate --model gpt2 --style pytest"),
         ({"use_model_family": False}, "rp generate --model gpt2 --no-use-model-family"),
         ({"options": ("--model-db", "my db")}, "rp generate --model gpt2 --model-db 'my db'"),
