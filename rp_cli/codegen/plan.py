@@ -173,13 +173,10 @@ def make_plan(
     model_type = classification["model_type"]
     auto_class = classification["auto_class"] if use_model_family else "AutoModel"
     own = f"hf_{family}_template.py" in own_templates
-    exceptions = compiled_data()["generated_tests"]
-    generic = exceptions["generic_template"]
-    if family == "embedding" and not (
-        own or model_type in generic or _knows(family, subfamily, auto_class)
-    ):
+    generic = why_generic(model_type) is not None
+    if family == "embedding" and not (own or generic or _knows(family, subfamily, auto_class)):
         auto_class = "AutoModel"  # an embedding is what the bare model gives, under any head
-    known = _knows(family, subfamily, auto_class) and model_type not in generic
+    known = _knows(family, subfamily, auto_class) and not generic
     fits = use_model_family and (own or known)
     return TestPlan(
         model_name=classification["model_name"],
@@ -195,8 +192,14 @@ def make_plan(
         engines=_engines(classification.get("compatibility", {})),
         style=style,
         options=options if use_model_family else ("--no-use-model-family", *options),
-        left_out=exceptions["left_out"].get(model_type, {}),
+        left_out=compiled_data()["generated_tests"]["left_out"].get(model_type, {}),
     )
+
+
+def why_generic(model_type: str | None) -> str | None:
+    """Return why a type takes the generic template, in words to go on with; None if it need not."""
+    reasons: Mapping[str | None, str] = compiled_data()["generated_tests"]["generic_template"]
+    return reasons.get(model_type)
 
 
 def _engines(compatibility: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

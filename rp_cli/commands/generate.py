@@ -7,22 +7,19 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from rp_cli import completing
+from rp_cli.codegen import told
 from rp_cli.codegen.caches import clear_caches
 from rp_cli.codegen.plan import DEFAULT_TIMEOUT, GENERIC_TEMPLATE, TestPlan, make_plan
 from rp_cli.errors import BadInputError
 from rp_cli.output import detected, log_to_stderr, print_json, progress, say
 
-if TYPE_CHECKING:
-    from rp_cli.codegen.write import Draft
-
 logger = logging.getLogger("rp")
 
-SCHEMA_VERSION = 1
 # From so many models on, each is told in one line, and a terminal sees a progress bar.
 _MANY = 20
 
@@ -178,22 +175,23 @@ def command(
 
         write_drafts([*drafts, *pages], force=force, progress=shown)
     for plan, one in zip(plans, classified, strict=True):
-        _warn(plan, one, use_model_family and target is Target.pytorch)
+        _warn(plan, one["template"] if use_model_family else GENERIC_TEMPLATE)
     if diff:
         typer.echo("".join(draft.diff() for draft in (*drafts, *pages)), nl=False)
         return
     results = [
-        _result(plan, one, draft, report)
+        told.result(plan, one, draft, report)
         for plan, one, draft in zip(plans, classified, drafts, strict=True)
     ]
     if json_output:
         print_json(results)
-    elif len(results) < _MANY:
-        for result in results:
-            _print(result, _done(result, dry_run, force))
-    else:
-        for result in results:
-            typer.echo(f"{_done(result, dry_run, force)} {result['path']}  {result['template']}")
+        return
+    for one in results:
+        done = told.done(one["status"], dry_run=dry_run, force=force)
+        if len(results) < _MANY:
+            typer.echo("\n".join((f"{done} {one['path']}", *told.details(one))))
+        else:
+            typer.echo(f"{done} {one['path']}  {one['template']}")
 
 
 def _names(given: Sequence[str], file: Path | None) -> list[str]:
@@ -270,82 +268,7 @@ def _plans(
     return plans
 
 
-def _warn(plan: TestPlan, classified: Mapping[str, Any], use_model_family: bool) -> None:
-    """Say where the file checks less than a person may expect of it."""
-    if plan.family == "unknown" or not plan.confidence:
-        say(
-            f"rp: nothing is known of {plan.model_name}, so its test checks only what holds for "
-            "any model; name its family in a --model-db file."
-        )
-    elif (
-        use_model_family
-        and plan.template == GENERIC_TEMPLATE
-        and plan.template != classified["template"]
-    ):
-        say(
-            f"rp: the template of {plan.family} does not know {plan.auto_class}, with which "
-            f"{plan.model_name} is loaded; the generic one is taken."
-        )
-
-
-def _result(
-    plan: TestPlan, classified: Mapping[str, Any], draft: Draft, report: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Say what was written, and what the test would run on here and now."""
-    from model_family_classifier import hardware_fit
-    from resource_pool import DeviceUnavailableError, explain
-
-    device, reason = None, ""
-    try:
-        device = explain(plan.model_name, plan.preferences, report).device
-    except DeviceUnavailableError as error:
-        reason = str(error)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "path": str(draft.path),
-        "status": draft.status,
-        "model_name": plan.model_name,
-        "family": plan.family,
-        "subfamily": plan.subfamily,
-        "confidence": plan.confidence,
-        "template": plan.template,
-        "style": plan.style,
-        "auto_class": plan.auto_class,
-        "forced_device": plan.device,
-        "device": device,
-        "device_reason": reason,
-        "hardware_priority": hardware_fit(classified, report["hardware"])["hardware_priority"],
-        "precision": "as stored",
-        "weights": "decided when the test runs: pretrained, else a tiny random twin",
-    }
-
-
-def _done(result: Mapping[str, Any], dry_run: bool, force: bool) -> str:
-    """Return what was done to a file, or would be."""
-    if result["status"] == "unchanged":
-        return "Unchanged:"
-    if not dry_run:
-        return "Wrote"
-    if result["status"] != "edited":
-        return "Would write"
-    return "Would overwrite what was edited:" if force else "Edited, needs --force:"
-
-
-def _print(result: Mapping[str, Any], done: str) -> None:
-    family = "/".join(part for part in (result["family"], result["subfamily"]) if part)
-    typer.echo(f"{done} {result['path']}")
-    typer.echo(f"  Family:    {family} (confidence: {result['confidence']:.2f})")
-    typer.echo(f"  Template:  {result['template']}, {result['auto_class']}")
-    typer.echo(f"  Device:    {_device(result)}")
-    typer.echo(f"  Precision: {result['precision']}")
-    typer.echo(f"  Weights:   {result['weights']}")
-
-
-def _device(result: Mapping[str, Any]) -> str:
-    forced, device = result["forced_device"], result["device"]
-    if device is None:
-        reason = result["device_reason"].rpartition("cannot be used: ")[2].rstrip(".")
-        return f"{forced} (not here: {reason}; the test will be skipped on this machine)"
-    if forced:
-        return f"{forced} and nothing else, which is {device} here"
-    return f"{device} here, of {' > '.join(result['hardware_priority'])}"
+def _warn(plan: TestPlan, expected: str) -> None:
+    text = told.warning(plan, expected)
+    if text:
+        say(f"rp: {text}")

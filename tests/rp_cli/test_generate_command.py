@@ -281,6 +281,18 @@ def test_a_class_that_the_template_does_not_know_gets_the_generic_one(rp, tmp_pa
     assert "does not know AutoModelForMaskGeneration" in done.err
 
 
+def test_why_a_type_takes_the_generic_template_is_told(rp, tmp_path):
+    (tmp_path / "canine").mkdir()
+    (tmp_path / "canine" / "config.json").write_text('{"model_type": "canine"}')
+    arguments = ("generate", "--model", tmp_path / "canine", "--dry-run")
+    done = rp(*arguments)
+    assert done.err == (
+        f"rp: the template of embedding does not fit {tmp_path / 'canine'}, and the generic one "
+        "is taken (canine: its convolutions over text see padding).\n"
+    )
+    assert rp(*arguments, "--no-use-model-family").err == ""
+
+
 @pytest.mark.parametrize(
     ("family", "subfamily", "auto_class", "template"),
     [

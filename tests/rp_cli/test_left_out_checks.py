@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 
 from model_family_classifier import classify_model
-from model_family_classifier.data import compiled_data, data_dir
+from model_family_classifier.data import compiled_data, data_dir, template_of
 from rp_cli.codegen.exceptions import leave_out
-from rp_cli.codegen.plan import STYLES, make_plan
+from rp_cli.codegen.plan import GENERIC_TEMPLATE, STYLES, make_plan
 from rp_cli.codegen.render import is_unedited, render, render_all
+from rp_cli.codegen.told import warning
 from rp_cli.coverage.generated import plan_of
 from rp_cli.coverage.sweep import known_types
 
@@ -67,6 +68,14 @@ def test_every_declared_check_and_type_exists_and_every_reason_is_a_sentence() -
         assert all(re.fullmatch(r"[a-z][^\n]{10,90}[^.]", why) for why in left_out.values())
     for model_type in DECLARED["generic_template"]:
         assert model_type in types
+
+
+@pytest.mark.parametrize("model_type", sorted(DECLARED["generic_template"]))
+def test_the_declared_reason_for_the_generic_template_is_told(model_type: str) -> None:
+    plan = plan_of(model_type)
+    reason = f"({model_type}: {DECLARED['generic_template'][model_type]})."
+    assert plan.template == GENERIC_TEMPLATE
+    assert warning(plan, template_of(plan.family)).endswith(reason)
 
 
 def test_every_declared_check_is_in_the_test_of_its_type() -> None:

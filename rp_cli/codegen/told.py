@@ -1,0 +1,102 @@
+"""What is told of generated files: as a document, as lines, and as a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rp_cli.codegen.plan import GENERIC_TEMPLATE, TestPlan, why_generic
+
+if TYPE_CHECKING:
+    from rp_cli.codegen.write import Draft
+
+SCHEMA_VERSION = 1
+
+
+def warning(plan: TestPlan, expected: str) -> str | None:
+    """Return where the file checks less than a person may expect of it, if it does.
+
+    Args:
+        expected: the template of the model's family, or the generic one where that was asked for.
+    """
+    name, family = plan.model_name, plan.family
+    if family == "unknown" or not plan.confidence:
+        return (
+            f"nothing is known of {name}, so its test checks only what holds for any model; name "
+            "its family in a --model-db file."
+        )
+    if plan.template != GENERIC_TEMPLATE or expected == GENERIC_TEMPLATE:
+        return None
+    reason = why_generic(plan.model_type)
+    if reason:
+        return (
+            f"the template of {family} does not fit {name}, and the generic one is taken "
+            f"({plan.model_type}: {reason})."
+        )
+    return (
+        f"the template of {family} does not know {plan.auto_class}, with which {name} is loaded; "
+        "the generic one is taken."
+    )
+
+
+def result(
+    plan: TestPlan, classified: Mapping[str, Any], draft: Draft, report: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Say what was written, and what the test would run on here and now."""
+    from model_family_classifier import hardware_fit
+    from resource_pool import DeviceUnavailableError, explain
+
+    device, reason = None, ""
+    try:
+        device = explain(plan.model_name, plan.preferences, report).device
+    except DeviceUnavailableError as error:
+        reason = str(error)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "path": str(draft.path),
+        "status": draft.status,
+        "model_name": plan.model_name,
+        "family": plan.family,
+        "subfamily": plan.subfamily,
+        "confidence": plan.confidence,
+        "template": plan.template,
+        "style": plan.style,
+        "auto_class": plan.auto_class,
+        "forced_device": plan.device,
+        "device": device,
+        "device_reason": reason,
+        "hardware_priority": hardware_fit(classified, report["hardware"])["hardware_priority"],
+        "precision": "as stored",
+        "weights": "decided when the test runs: pretrained, else a tiny random twin",
+    }
+
+
+def done(status: str, *, dry_run: bool, force: bool) -> str:
+    """Return what was done to a file of this status, or would be."""
+    if status == "unchanged":
+        return "Unchanged:"
+    if not dry_run:
+        return "Wrote"
+    if status != "edited":
+        return "Would write"
+    return "Would overwrite what was edited:" if force else "Edited, needs --force:"
+
+
+def details(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines of what is in a file, and of what it would run on."""
+    family = "/".join(part for part in (result["family"], result["subfamily"]) if part)
+    yield f"  Family:    {family} (confidence: {result['confidence']:.2f})"
+    yield f"  Template:  {result['template']}, {result['auto_class']}"
+    yield f"  Device:    {_device(result)}"
+    yield f"  Precision: {result['precision']}"
+    yield f"  Weights:   {result['weights']}"
+
+
+def _device(result: Mapping[str, Any]) -> str:
+    forced, device = result["forced_device"], result["device"]
+    if device is None:
+        reason = result["device_reason"].rpartition("cannot be used: ")[2].rstrip(".")
+        return f"{forced} (not here: {reason}; the test will be skipped on this machine)"
+    if forced:
+        return f"{forced} and nothing else, which is {device} here"
+    return f"{device} here, of {' > '.join(result['hardware_priority'])}"
