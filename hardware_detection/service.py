@@ -96,6 +96,11 @@ def replaced_by(report: Mapping[str, Any]) -> Iterator[None]:
         _REPLACEMENTS[:] = [one for one in _REPLACEMENTS if one is not replacement]
 
 
+def described_by() -> str | None:
+    """Return the file whose machine stands in for this one; None where none does."""
+    return _REPLACEMENTS[-1].get("described_by") if _REPLACEMENTS else None
+
+
 def hardware_now(*, web: bool) -> dict[str, Any]:
     """Return the report of a new detection; no cache is read or written."""
     if _REPLACEMENTS:

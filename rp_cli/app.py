@@ -31,6 +31,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+# Those that plan from a description of hardware alone, and so for a machine that is not here.
+PLANNING = ("detect", "classify", "generate", "predict")
+
 # How Typer tells a wrong value -> how rp does.
 _PYDANTIC = (
     (r"^Value error, ", ""),
@@ -116,7 +119,8 @@ def _rp(
         typer.Option(
             "--hardware",
             metavar="FILE",
-            help="Plan for the machine that this file describes (see `rp detect --export`).",
+            help="Plan for the machine that this file describes (see `rp detect --export`), in "
+            f"{', '.join(PLANNING[:-1])} and {PLANNING[-1]}.",
         ),
     ] = None,
 ) -> None:
@@ -129,10 +133,10 @@ def _plan_for(hardware: Path, context: typer.Context) -> None:
     """Let the command see the described machine in place of this one, and say so."""
     from hardware_detection import use_described_hardware
 
-    if context.invoked_subcommand in ("run", "check", "check-integration"):
+    if context.invoked_subcommand not in PLANNING:
         raise BadInputError(
-            f"--hardware plans for another machine, and `rp {context.invoked_subcommand}` runs "
-            "on this one; leave the option out."
+            f"--hardware plans for another machine, which only {', '.join(PLANNING[:-1])} and "
+            f"{PLANNING[-1]} do; leave it out for `rp {context.invoked_subcommand}`."
         )
     context.with_resource(use_described_hardware(hardware))
     typer.echo(f"Planned for the machine described in {hardware}, not for this one.", err=True)

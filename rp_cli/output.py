@@ -6,12 +6,14 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from threading import Timer
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
+
+from rp_cli.errors import BadInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,11 +102,34 @@ def detected(cache: Path | None = None, **options: Any) -> dict[str, Any]:
     """Return the hardware report; a detection that takes longer is shown on a terminal.
 
     The options are those of :func:`hardware_detection.detect_available_hardware`.
+
+    Raises:
+        BadInputError: a cache was named, and another machine than this one is planned for.
     """
     from hardware_detection import detect_available_hardware
 
+    refuse_for_a_description({f"the hardware cache {cache}": cache is not None})
     with _warned(), working("Detecting hardware", after=_MOMENT_S):
         return detect_available_hardware(cache, **options)
+
+
+def refuse_for_a_description(given: Mapping[str, bool]) -> None:
+    """Refuse what only this machine can answer, where another one is planned for.
+
+    Args:
+        given: by the name of each such option, whether it was given.
+
+    Raises:
+        BadInputError: one was.
+    """
+    from hardware_detection.service import described_by
+
+    names = [name for name, is_given in given.items() if is_given]
+    if names and described_by() is not None:
+        raise BadInputError(
+            f"{names[0]} is about this machine, and --hardware describes another one; use one of "
+            "them."
+        )
 
 
 @contextmanager

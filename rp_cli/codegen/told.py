@@ -42,7 +42,7 @@ def warning(plan: TestPlan, expected: str) -> str | None:
 def result(
     plan: TestPlan, classified: Mapping[str, Any], draft: Draft, report: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Say what was written, and what the test would run on here and now."""
+    """Say what was written, and what the test would run on now, on the report's machine."""
     from model_family_classifier import hardware_fit
     from resource_pool import DeviceUnavailableError, explain
 
@@ -82,21 +82,23 @@ def done(status: str, *, dry_run: bool, force: bool) -> str:
     return "Would overwrite what was edited:" if force else "Edited, needs --force:"
 
 
-def details(result: Mapping[str, Any]) -> Iterator[str]:
+def details(result: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines of what is in a file, and of what it would run on."""
+    described = bool(report["described_by"])
     family = "/".join(part for part in (result["family"], result["subfamily"]) if part)
     yield f"  Family:    {family} (confidence: {result['confidence']:.2f})"
     yield f"  Template:  {result['template']}, {result['auto_class']}"
-    yield f"  Device:    {_device(result)}"
+    yield f"  Device:    {_device(result, described)}"
     yield f"  Precision: {result['precision']}"
     yield f"  Weights:   {result['weights']}"
 
 
-def _device(result: Mapping[str, Any]) -> str:
+def _device(result: Mapping[str, Any], described: bool) -> str:
+    here, this = ("there", "that") if described else ("here", "this")
     forced, device = result["forced_device"], result["device"]
     if device is None:
         reason = result["device_reason"].rpartition("cannot be used: ")[2].rstrip(".")
-        return f"{forced} (not here: {reason}; the test will be skipped on this machine)"
+        return f"{forced} (not {here}: {reason}; the test will be skipped on {this} machine)"
     if forced:
-        return f"{forced} and nothing else, which is {device} here"
-    return f"{device} here, of {' > '.join(result['hardware_priority'])}"
+        return f"{forced} and nothing else, which is {device} {here}"
+    return f"{device} {here}, of {' > '.join(result['hardware_priority'])}"

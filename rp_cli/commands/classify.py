@@ -77,7 +77,7 @@ def command(
     names = gather_names(models or [], files or [], sys.stdin)
     classified = _classified(names, model_db or _own_database(), matrix, hub)
     if classified:
-        results = _fitted(classified, _report(hw_cache), memory)
+        results = _fitted(classified, detected(hw_cache), memory)
         _print(results, table=table, as_json=as_json)
     if len(classified) < len(names):
         raise typer.Exit(ExitCode.BAD_INPUT)
@@ -274,15 +274,6 @@ def _row(one: Mapping[str, Any]) -> list[str]:
     sure = f"{one['confidence']:.2f}"
     family, subfamily = one["family"], one["subfamily"] or "-"
     return [one["model_name"], family, subfamily, sure, one["optimal_hardware"]]
-
-
-def _report(cache: Path | None) -> Mapping[str, Any]:
-    report = detected(cache)
-    if cache is not None and report["described_by"]:
-        raise BadInputError(
-            "--hw-cache is about this machine, and --hardware describes another; use one of them."
-        )
-    return report
 
 
 def _subfamily(result: Mapping[str, Any]) -> list[str]:

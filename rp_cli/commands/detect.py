@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rp_cli.errors import BadInputError, ExitCode, OutputError
-from rp_cli.output import detected, print_json, say
+from rp_cli.output import detected, print_json, refuse_for_a_description, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,11 +75,8 @@ def command(
     _check_watching(watch, count, interval)
     clauses = _clauses(require)
     with _described(hardware) if hardware else nullcontext():
+        refuse_for_a_description({"--watch": watch, "--refresh": refresh, "--web": web})
         report = _detected(cache, refresh, web, debug)
-    if report["described_by"]:
-        _refuse_for_a_description(
-            {"--watch": watch, "--refresh": refresh, "--web": web, "--cache": cache is not None}
-        )
     if export:
         _export(report, export)
     if watch:
@@ -118,16 +115,6 @@ def _check_watching(watch: bool, count: int | None, interval: float | None) -> N
         raise BadInputError(
             f"--interval must be a number of seconds from 0 to {_LONGEST_INTERVAL_S:.0f},"
             f" not {interval}"
-        )
-
-
-def _refuse_for_a_description(options: Mapping[str, bool]) -> None:
-    """Refuse what only this machine can answer."""
-    given = [name for name, is_given in options.items() if is_given]
-    if given:
-        raise BadInputError(
-            f"{given[0]} is about this machine, and --hardware describes another one; use one of"
-            " them"
         )
 
 

@@ -16,7 +16,14 @@ from rp_cli.codegen import told
 from rp_cli.codegen.caches import clear_caches
 from rp_cli.codegen.plan import DEFAULT_TIMEOUT, GENERIC_TEMPLATE, TestPlan, make_plan
 from rp_cli.errors import BadInputError
-from rp_cli.output import detected, log_to_stderr, print_json, progress, say
+from rp_cli.output import (
+    detected,
+    log_to_stderr,
+    print_json,
+    progress,
+    refuse_for_a_description,
+    say,
+)
 
 logger = logging.getLogger("rp")
 
@@ -140,6 +147,7 @@ def command(
     """
     if debug:
         log_to_stderr()
+    refuse_for_a_description({"--clear-cache": clear_cache})
     if diff and json_output:
         raise BadInputError("--diff prints a diff and no JSON; give --json with --dry-run instead.")
     folder = _path("--output-dir", output_dir)
@@ -189,7 +197,7 @@ def command(
     for one in results:
         done = told.done(one["status"], dry_run=dry_run, force=force)
         if len(results) < _MANY:
-            typer.echo("\n".join((f"{done} {one['path']}", *told.details(one))))
+            typer.echo("\n".join((f"{done} {one['path']}", *told.details(one, report))))
         else:
             typer.echo(f"{done} {one['path']}  {one['template']}")
 

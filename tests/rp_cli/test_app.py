@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rp_cli import __version__, app
-from rp_cli.app import COMMANDS
+from rp_cli.app import COMMANDS, PLANNING
 from rp_cli.errors import ExitCode, OutputError, exit_code_for
 
 
@@ -105,7 +105,7 @@ def test_commands_that_run_no_model_import_neither_torch_nor_transformers(argume
     assert done.returncode == 0, done.stderr
 
 
-def test_a_described_machine_is_planned_for_and_never_run_on(rp_process, tmp_path):
+def test_a_described_machine_is_planned_for(rp_process, tmp_path):
     described = tmp_path / "machine.json"
     machine = {"rp_machine": 1, "memory_total_mb": 262144}
     gpus = [{"name": "GPU", "memory_total_mb": 80000}]
@@ -114,9 +114,18 @@ def test_a_described_machine_is_planned_for_and_never_run_on(rp_process, tmp_pat
     assert planned.code == 0, planned.err
     assert "PyTorch Device: cuda:0" in planned.out
     assert "not for this one" in planned.err
-    refused = rp_process("--hardware", described, "run", tmp_path)
-    assert refused.code == ExitCode.BAD_INPUT
-    assert "runs on this one" in refused.err
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in PLANNING])
+def test_a_command_that_plans_nothing_refuses_a_described_machine(rp, tmp_path, name):
+    described = tmp_path / "machine.json"
+    described.write_text('{"rp_machine": 1, "devices": {}}')
+    done = rp("--hardware", described, name, "--help")
+    assert (done.code, done.out) == (ExitCode.BAD_INPUT, "")
+    assert done.err == (
+        "rp: --hardware plans for another machine, which only detect, classify, generate and "
+        f"predict do; leave it out for `rp {name}`.\n"
+    )
 
 
 PRINTING = pytest.mark.parametrize(

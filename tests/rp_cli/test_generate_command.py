@@ -104,6 +104,42 @@ def test_device_is_forced_and_said(rp, tmp_path):
     assert "Device:    cpu and nothing else, which is cpu here" in done.out
 
 
+@pytest.fixture
+def described(tmp_path):
+    """A machine with one GPU, as a file of --hardware."""
+    file = tmp_path / "machine.json"
+    gpus = [{"name": "GPU", "memory_total_mb": 80000}]
+    file.write_text(json.dumps({"rp_machine": 1, "devices": {"cuda": gpus}}))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ([], "cuda:0 there, of cuda > mps > cpu\n"),
+        (["--device", "cuda"], "cuda and nothing else, which is cuda:0 there\n"),
+        (["--device", "mps"], "; the test will be skipped on that machine)\n"),
+    ],
+)
+def test_a_described_machine_is_there_and_not_here(rp, described, device, told):
+    done = rp("--hardware", described, "generate", "--model", "gpt2", *device, "--dry-run")
+    assert told in done.out
+    assert "here" not in done.out.replace("there", "")
+
+
+@pytest.mark.parametrize("option", [["--clear-cache"], ["--hw-cache", "hw.json"]])
+def test_what_is_about_this_machine_is_refused_with_another(
+    rp, tmp_path, isolated_home, described, option
+):
+    (isolated_home / "hardware.json").write_text("{}")
+    asked = ("generate", "--model", "gpt2", "--output-dir", tmp_path / "out", *option)
+    done = rp("--hardware", described, *asked)
+    assert (done.code, done.out) == (ExitCode.BAD_INPUT, "")
+    assert "is about this machine, and --hardware describes another one" in done.err
+    assert (isolated_home / "hardware.json").exists()
+    assert not (tmp_path / "out").exists()
+
+
 def test_timeout_is_the_age_that_the_test_passes_to_cleanup(rp, tmp_path):
     rp("generate", "--model", "gpt2", "--timeout", "60", "--output-dir", tmp_path)
     assert constants(tmp_path / "test_hf_gpt2.py")["CLEANUP_MINUTES"] == 60.0
