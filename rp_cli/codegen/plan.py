@@ -79,6 +79,7 @@ class TestPlan:
         engines: what is never or seldom chosen by itself and may be asked for: OpenVINO, browsers.
         timeout_minutes: the age that the test passes to cleanup.
         style: "unittest" or "pytest".
+        precision: in which the model is loaded.
         options: further words of the command that made the file.
         left_out: tests that this architecture fails by design, and why; the file lacks them.
     """
@@ -97,6 +98,7 @@ class TestPlan:
     timeout_minutes: float
     engines: tuple[str, ...] = ()
     style: str = STYLES[0]
+    precision: str = "as stored"
     options: tuple[str, ...] = ()
     rp_version: str = __version__
     left_out: Mapping[str, str] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rp_cli.codegen.plan import GENERIC_TEMPLATE, TestPlan, why_generic
@@ -39,8 +39,25 @@ def warning(plan: TestPlan, expected: str) -> str | None:
     )
 
 
-def result(
-    plan: TestPlan, classified: Mapping[str, Any], draft: Draft, report: Mapping[str, Any]
+def results(
+    plans: Sequence[TestPlan],
+    classified: Sequence[Mapping[str, Any]],
+    drafts: Sequence[Draft],
+    pages: Sequence[Draft],
+    report: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Return the document of all files: ``pages`` has one for each test, or none at all."""
+    beside: Sequence[Draft | None] = pages or [None] * len(drafts)
+    rows = zip(plans, classified, drafts, beside, strict=True)
+    return [_result(*row, report) for row in rows]
+
+
+def _result(
+    plan: TestPlan,
+    classified: Mapping[str, Any],
+    draft: Draft,
+    page: Draft | None,
+    report: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Say what was written, and what the test would run on now, on the report's machine."""
     from model_family_classifier import hardware_fit
@@ -53,8 +70,8 @@ def result(
         reason = str(error)
     return {
         "schema_version": SCHEMA_VERSION,
-        "path": str(draft.path),
-        "status": draft.status,
+        **_file(draft),
+        "page": None if page is None else _file(page),
         "model_name": plan.model_name,
         "family": plan.family,
         "subfamily": plan.subfamily,
@@ -66,13 +83,22 @@ def result(
         "device": device,
         "device_reason": reason,
         "hardware_priority": hardware_fit(classified, report["hardware"])["hardware_priority"],
-        "precision": "as stored",
+        "precision": plan.precision,
         "weights": "decided when the test runs: pretrained, else a tiny random twin",
     }
 
 
-def done(status: str, *, dry_run: bool, force: bool) -> str:
-    """Return what was done to a file of this status, or would be."""
+def _file(draft: Draft) -> dict[str, str]:
+    return {"path": str(draft.path), "status": draft.status}
+
+
+def files(result: Mapping[str, Any], *, dry_run: bool, force: bool) -> Iterator[str]:
+    """Yield a line for each file of a result: what was done to it, or would be."""
+    for file in filter(None, (result, result["page"])):
+        yield f"{_done(file['status'], dry_run, force)} {file['path']}"
+
+
+def _done(status: str, dry_run: bool, force: bool) -> str:
     if status == "unchanged":
         return "Unchanged:"
     if not dry_run:

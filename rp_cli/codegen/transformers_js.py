@@ -15,31 +15,37 @@ from typing import Any
 from resource_pool.transformers_js.tasks import task_of, why_not
 from rp_cli import __version__
 from rp_cli.codegen.names import class_name, stem
-from rp_cli.codegen.plan import NO_DIGEST, STYLES, TestPlan
+from rp_cli.codegen.plan import DEFAULT_TIMEOUT, NO_DIGEST, STYLES, TestPlan
 from rp_cli.codegen.render import environment, format_sources, is_unedited, signed
 from rp_cli.codegen.write import Draft, read_text, refuse_clashes
 from rp_cli.errors import BadInputError
 
 TARGET = "transformers-js"
 _DEVICE = "webgpu"
+_PRECISION = "float32"
+_DTYPE = "fp32"  # what transformers.js calls it
 _PREFIX = "transformers_js"
 
 
-def web_plan(plan: TestPlan) -> TestPlan:
+def web_plan(plan: TestPlan, template_dir: Path | None = None) -> TestPlan:
     """Return the plan of the same model's test in a browser.
 
     Raises:
-        BadInputError: other hardware or another style was asked for, or transformers.js has no
-            pipeline for the model that rp can test.
+        BadInputError: other hardware, another style, an age or templates of the user's were asked
+            for, or transformers.js has no pipeline for the model that rp can test.
     """
     if plan.device not in (None, _DEVICE):
         raise BadInputError(f"--target {TARGET} runs on {_DEVICE}, and not on {plan.device}.")
     if plan.style != STYLES[0]:
         raise BadInputError(f"--target {TARGET} writes unittest only; leave --style out.")
+    if plan.timeout_minutes != DEFAULT_TIMEOUT:
+        raise BadInputError(f"--target {TARGET} has no pool to clean up; leave --timeout out.")
+    if template_dir is not None:
+        raise BadInputError(f"--target {TARGET} has one template; leave --template-dir out.")
     reason = why_not(plan.auto_class, plan.family)
     if reason:
         raise BadInputError(f"{plan.model_name} has no test in transformers.js: {reason}.")
-    return replace(plan, device=_DEVICE, template=f"{_PREFIX}_test.py")
+    return replace(plan, device=_DEVICE, precision=_PRECISION, template=f"{_PREFIX}_test.py")
 
 
 def draft_web_tests(plans: Sequence[TestPlan], output_dir: Path) -> tuple[list[Draft], list[Draft]]:
@@ -88,7 +94,7 @@ def _page_draft(plan: TestPlan, output_dir: Path) -> Draft:
         "model_name": plan.model_name,
         "task": _task(plan),
         "device": _DEVICE,
-        "dtype": "fp32",
+        "dtype": _DTYPE,
         # All labels, and not the best five.
         "options": {"top_k": None} if _task(plan).endswith("classification") else {},
     }

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,9 +25,12 @@ from rp_cli.output import (
     say,
 )
 
+if TYPE_CHECKING:
+    from rp_cli.codegen.write import Draft
+
 logger = logging.getLogger("rp")
 
-# From so many models on, each is told in one line, and a terminal sees a progress bar.
+# From so many models on, each file is told in one line, and a terminal sees a progress bar.
 _MANY = 20
 
 
@@ -163,19 +166,21 @@ def command(
         "options": _kept(model_db=model_db, template_dir=template_dir),
     }
     plans = _plans(classified, device, asked)
+    if target is Target.transformers_js:
+        from rp_cli.codegen.transformers_js import draft_web_tests, web_plan
+
+        plans = [web_plan(plan, templates) for plan in plans]
     only_look = dry_run or diff
     if clear_cache and not only_look:
         say(clear_caches())
     from rp_cli.codegen.write import draft_tests, write_drafts
 
     report = detected(cache, refresh=clear_cache and not only_look, store=not only_look)
+    pages: list[Draft] = []
     if target is Target.transformers_js:
-        from rp_cli.codegen.transformers_js import draft_web_tests, web_plan
-
-        plans = [web_plan(plan) for plan in plans]
         drafts, pages = draft_web_tests(plans, folder)
     else:
-        drafts, pages = draft_tests(plans, folder, templates), []
+        drafts = draft_tests(plans, folder, templates)
     if not only_look:
 
         def shown(written: Iterable[None], count: int) -> Iterable[None]:
@@ -187,19 +192,16 @@ def command(
     if diff:
         typer.echo("".join(draft.diff() for draft in (*drafts, *pages)), nl=False)
         return
-    results = [
-        told.result(plan, one, draft, report)
-        for plan, one, draft in zip(plans, classified, drafts, strict=True)
-    ]
+    results = told.results(plans, classified, drafts, pages, report)
     if json_output:
         print_json(results)
         return
     for one in results:
-        done = told.done(one["status"], dry_run=dry_run, force=force)
+        test, *page_too = told.files(one, dry_run=dry_run, force=force)
         if len(results) < _MANY:
-            typer.echo("\n".join((f"{done} {one['path']}", *told.details(one, report))))
+            typer.echo("\n".join((test, *page_too, *told.details(one, report))))
         else:
-            typer.echo(f"{done} {one['path']}  {one['template']}")
+            typer.echo("\n".join((f"{test}  {one['template']}", *page_too)))
 
 
 def _names(given: Sequence[str], file: Path | None) -> list[str]:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from json_schemas import assert_fits
 
 from rp_cli.codegen.plan import make_plan
 from rp_cli.codegen.render import is_unedited
@@ -79,6 +80,8 @@ def test_neither_an_edited_file_nor_a_strangers_is_written_over(rp, tmp_path, na
         (("--model", "openai/clip-vit-base-patch32"), "a file for each part"),
         (("--model", "bert-base-uncased", "--device", "cuda"), "not on cuda"),
         (("--model", "bert-base-uncased", "--style", "pytest"), "leave --style out"),
+        (("--model", "bert-base-uncased", "--timeout", "3"), "leave --timeout out"),
+        (("--model", "bert-base-uncased", "--template-dir", "."), "leave --template-dir out"),
     ],
 )
 def test_what_it_cannot_test_is_one_sentence_and_writes_nothing(rp, tmp_path, asked, reason):
@@ -135,6 +138,43 @@ def test_json_in_a_script_is_the_value_and_never_the_scripts_end(text):
     written = json_in_script({"name": text})
     assert json.loads(written) == {"name": text}
     assert not set("<>&\u2028\u2029") & set(written)
+
+
+def test_the_page_is_told_as_its_test_is(rp, tmp_path):
+    asked = (*WEB, "--model", "bert-base-uncased", "--output-dir", str(tmp_path))
+    test, page = tmp_path / "test_tjs_bert_base_uncased.py", tmp_path / "tjs_bert_base_uncased.html"
+    assert rp(*asked).out.startswith(f"Wrote {test}\nWrote {page}\n  Family:")
+
+    def told() -> tuple[str, str]:
+        (result,) = rp(*asked, "--dry-run", "--json").json
+        assert_fits([result], "generation")
+        assert (result["path"], result["page"]["path"]) == (str(test), str(page))
+        return result["status"], result["page"]["status"]
+
+    assert told() == ("unchanged", "unchanged")
+    page.write_text(page.read_text() + "\n")
+    assert told() == ("unchanged", "edited")
+    assert f"Unchanged: {test}\nEdited, needs --force: {page}\n" in rp(*asked, "--dry-run").out
+    page.unlink()
+    assert told() == ("unchanged", "new")
+
+
+def test_of_many_models_each_page_has_a_line(rp, tmp_path):
+    names = [word for number in range(20) for word in ("--model", f"org/bert-base-{number}")]
+    done = rp(*WEB, *names, "--dry-run", "--output-dir", str(tmp_path))
+    assert (len(done.out.splitlines()), done.out.count(".html\n")) == (40, 20)
+
+
+def test_the_precision_that_is_told_is_the_pages(rp, tmp_path):
+    done = rp(*WEB, "--model", "bert-base-uncased", "--output-dir", str(tmp_path))
+    asked = json.loads(Page((tmp_path / "tjs_bert_base_uncased.html").read_text()).scripts[1][1])
+    assert ("Precision: float32\n" in done.out, asked["dtype"]) == (True, "fp32")
+
+
+def test_what_is_refused_clears_no_cache(rp, isolated_home):
+    (isolated_home / "hardware.json").write_text("{}")
+    assert rp(*WEB, "--model", "gpt2", "--clear-cache").code == 2
+    assert (isolated_home / "hardware.json").exists()
 
 
 def test_dry_run_and_diff_show_the_page_too_and_write_nothing(rp, tmp_path):
