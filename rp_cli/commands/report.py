@@ -71,14 +71,14 @@ def errors(
     as_json: Json = False,
 ) -> None:
     """List hardware error reports, the newest first, with what to do about each."""
-    from rp_cli.reporting.errors import error_reports
+    from rp_cli.reporting.errors import error_reports, versioned
     from rp_cli.reporting.terminal import print_error_reports
 
     if not folder.is_dir() and folder != REPORTS_DIR:
         raise BadInputError(f"{folder} is no folder; name the one that holds the error reports.")
     reports = error_reports(folder, last)
     if as_json:
-        print_json(reports)
+        print_json(versioned(reports))
         return
     print_error_reports(reports, console())
     if not reports:

@@ -13,6 +13,8 @@ from rp_cli.reporting.reading import Json
 from rp_cli.reporting.runs import Tidy
 from rp_cli.text import one_line
 
+# Of what `rp report errors --json` prints; docs/schemas/error-reports.json describes it.
+SCHEMA_VERSION = 1
 # Where the pool saves them, in the folder in which a test runs.
 REPORTS_DIR = Path("hardware_reports")
 MAX_REPORT_BYTES = 1024 * 1024
@@ -29,6 +31,11 @@ def error_reports(folder: Path, count: int) -> list[Tidy]:
     A file that cannot be read as one has its reason in ``unreadable``, and nothing else is known.
     """
     return [tidy_error_report(_read(file), str(file)) for file in _newest(folder, count)]
+
+
+def versioned(reports: Sequence[Tidy]) -> list[Tidy]:
+    """Return error reports as a document of their own: each entry has the version."""
+    return [{"schema_version": SCHEMA_VERSION, **report} for report in reports]
 
 
 def saved_reports(folder: Path, run: Json) -> list[Json]:
@@ -56,6 +63,7 @@ def tidy_error_report(report: Json, path: str) -> Tidy:
         "operation": reading.optional_text(report, "operation"),
         "needed_mb": reading.number(memory, "needed_mb"),
         "free_mb": reading.number(memory, "free_mb"),
+        "held_by": list(_holders(memory)),
         "recommendations": reading.texts(report, "recommendations"),
         "alternatives": list(_alternatives(report)),
     }
@@ -91,6 +99,11 @@ def report_line(report: Tidy) -> str:
     advice = (report["recommendations"] or ["no recommendation"])[0]
     what = f"{report['model_name']} on {report['hardware_type']}: {report['error_type']}"
     return f"{what}: {advice} ({path})"
+
+
+def _holders(memory: Json) -> Iterator[dict[str, Any]]:
+    for one in reading.mappings(memory, "held_by"):
+        yield {"key": reading.text(one, "key"), "mb": reading.number(one, "mb")}
 
 
 def _alternatives(report: Json) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,8 @@ _STYLES = {
     "skipped": "yellow", "deselected": "yellow", "missing": "yellow", "changed": "yellow",
     "new": "yellow", "gone": "yellow", "slower": "yellow",
 }  # fmt: skip
+# The largest come first and matter most; `--json` has all.
+_MOST_HOLDERS = 5
 
 
 def print_summary(summary: Mapping[str, Any], out: Console) -> None:
@@ -61,11 +63,20 @@ def _report_lines(report: Tidy) -> Iterable[str]:
     if report["needed_mb"] is not None:
         free = f", {size_label(report['free_mb'])} free" if report["free_mb"] is not None else ""
         yield f"memory: {size_label(report['needed_mb'])} needed{free}"
+    if held := _held(report):
+        yield f"held by: {held}"
     yield from (f"-> {advice}" for advice in report["recommendations"])
     here = [one["hardware"] for one in report["alternatives"] if one["available"]]
     if here:
         yield f"also here: {', '.join(here)}"
     yield report["path"]
+
+
+def _held(report: Tidy) -> str:
+    """Return who held the device's memory and how much each; "" where nobody is known to."""
+    held = [f"{one['key']} ({size_label(one['mb'])})" for one in report["held_by"] if one["mb"]]
+    more = [f"{len(held) - _MOST_HOLDERS} more"] if len(held) > _MOST_HOLDERS else []
+    return ", ".join([*held[:_MOST_HOLDERS], *more])
 
 
 def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:

@@ -120,6 +120,20 @@ def test_errors_are_listed_with_all_that_can_be_done(rp, reports_dir, make):
     }
 
 
+def test_who_held_the_memory_is_told_in_every_form(rp, reports_dir, make):
+    held = [{"key": f"embedding:m{n}:cuda:0:float32", "mb": 512.0 - n} for n in range(7)]
+    held += [{"key": "loading", "mb": 0.0}, "odd", {"mb": []}]
+    reports_dir(good=make.error_report(memory={"held_by": held}))
+    out = " ".join(rp("report", "errors").out.split())
+    assert "held by: embedding:m0:cuda:0:float32 (512 MiB), embedding:m1" in out
+    assert "(508 MiB), 2 more" in out
+    (report,) = rp("report", "errors", "--json").json
+    assert report["held_by"] == [*held[:8], {"key": "?", "mb": None}]
+    assert rp("report", "--html", "page.html").code == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "<code>embedding:m6:cuda:0:float32</code> (506 MiB)</dd>" in page
+
+
 def test_no_errors_are_no_failure_and_a_wrong_folder_is(rp):
     done = rp("report", "errors")
     assert (done.code, done.out) == (0, "")
