@@ -49,14 +49,17 @@ def report(
     ] = None,
 ) -> None:
     """Tell what the last runs, checks and error reports say."""
+    given = _given(context)
     if context.invoked_subcommand is not None:
+        _refuse_before(context.invoked_subcommand, given)
         return
     forms = {"--json": as_json, "--markdown": markdown, "--html": html is not None}
     if sum(forms.values()) > 1:
-        given = " and ".join(name for name, is_given in forms.items() if is_given)
-        raise BadInputError(f"{given} exclude each other; give one of them.")
+        both = " and ".join(name for name, is_given in forms.items() if is_given)
+        raise BadInputError(f"{both} exclude each other; give one of them.")
     form = next((name for name, is_given in forms.items() if is_given), "")
     if runs is not None:
+        _refuse_beside_compare(given)
         _compare(runs, form)
     elif html is not None:
         _write_page(html, _summary(reports_dir, last or _LAST_ON_A_PAGE))
@@ -74,9 +77,7 @@ def errors(
     from rp_cli.reporting.errors import error_reports, versioned
     from rp_cli.reporting.terminal import print_error_reports
 
-    if not folder.is_dir() and folder != REPORTS_DIR:
-        raise BadInputError(f"{folder} is no folder; name the one that holds the error reports.")
-    reports = error_reports(folder, last)
+    reports = error_reports(_readable(folder), last)
     if as_json:
         print_json(versioned(reports))
         return
@@ -85,11 +86,46 @@ def errors(
         say(f"No error report is in {folder}.")
 
 
+def _given(context: typer.Context) -> list[str]:
+    """Return the options that stand on the command line, by their names."""
+    return [one.opts[0] for one in context.command.params if _is_given(context, one.name or "")]
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _refuse_before(part: str, given: list[str]) -> None:
+    """Refuse options before a part of ``rp report``: they are not the part's."""
+    if given:
+        raise BadInputError(
+            f"{' and '.join(given)} would do nothing before {part}; write the options that it "
+            f"takes behind it (`rp report {part} --help` lists them)."
+        )
+
+
+def _refuse_beside_compare(given: list[str]) -> None:
+    others = [option for option in given if option in ("--last", "--reports-dir", "--html")]
+    if others:
+        raise BadInputError(
+            "--compare prints two runs as a table, as --markdown or as --json; leave out "
+            f"{' and '.join(others)}."
+        )
+
+
+def _readable(folder: Path) -> Path:
+    """Return a folder of error reports; the usual one is there only once something failed."""
+    if not folder.is_dir() and folder != REPORTS_DIR:
+        raise BadInputError(f"{folder} is no folder; name the one that holds the error reports.")
+    return folder
+
+
 def _summary(reports_dir: Path, count: int) -> dict[str, Any]:
     from rp_cli.reporting.store import Store
     from rp_cli.reporting.summary import summarise
 
-    return summarise(Store(), reports_dir, count)
+    return summarise(Store(), _readable(reports_dir), count)
 
 
 def _tell(summary: dict[str, Any], form: str) -> None:
@@ -126,8 +162,6 @@ def _compare(numbers: tuple[int, int], form: str) -> None:
     from rp_cli.reporting.markdown import markdown_of_comparison
     from rp_cli.reporting.terminal import print_comparison
 
-    if form == "--html":
-        raise BadInputError("--compare prints a table, --markdown or --json; leave out --html.")
     comparison = compare(*map(_run, numbers))
     if form == "--json":
         print_json(comparison)

@@ -143,6 +143,32 @@ def test_no_errors_are_no_failure_and_a_wrong_folder_is(rp):
     assert "nowhere is no folder" in done.err
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--reports-dir", "hardware_reports", "--json"], "--reports-dir and --json"),
+        (["--compare", "1", "2", "--last", "1"], "--last and --compare"),
+        (["--markdown"], "--markdown"),
+        (["--html", "page.html"], "--html"),
+    ],
+)
+def test_options_before_errors_are_refused_and_not_dropped(rp, options, named):
+    done = rp("report", *options, "errors")
+    assert (done.code, done.out) == (ExitCode.BAD_INPUT, "")
+    assert f"{named} would do nothing before errors; write the options" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not Path("page.html").exists()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--html", "page.html"]])
+def test_a_wrong_folder_of_error_reports_is_the_same_mistake_everywhere(rp, form):
+    done = rp("report", "--reports-dir", "nowhere", *form)
+    assert (done.code, done.out) == (ExitCode.BAD_INPUT, "")
+    assert done.err == rp("report", "errors", "nowhere").err
+    assert not Path("page.html").exists()
+    assert rp("report", "--reports-dir", "hardware_reports", *form).code == 0
+
+
 def test_forms_exclude_each_other(rp):
     for forms in (
         ["--json", "--markdown"],
@@ -222,6 +248,16 @@ class TestCompare:
         done = rp("report", "--compare", 1, 2)
         assert done.code == ExitCode.BAD_INPUT
         assert "There is no run 2; the last ones are 1." in done.err
+
+    @pytest.mark.parametrize(
+        "options",
+        [["--html", "page.html"], ["--last", "3"], ["--reports-dir", "hardware_reports"]],
+    )
+    def test_what_a_comparison_has_no_use_for_is_refused(self, rp, store, make, options):
+        numbers = [store.save(make.run([])) for _ in range(2)]
+        done = rp("report", "--compare", *numbers, *options)
+        assert (done.code, done.out) == (ExitCode.BAD_INPUT, "")
+        assert f"leave out {options[0]}." in done.err
 
     @pytest.mark.parametrize("numbers", [["1"], ["a", "b"], ["1", "2", "--html", "x"]])
     def test_anything_else_is_refused(self, rp, numbers):
