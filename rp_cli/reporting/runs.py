@@ -186,28 +186,33 @@ def _last_output(result: Json) -> str:
 
 
 def failures_of(run: Tidy) -> Iterator[Tidy]:
-    """Yield what went wrong: tests that failed, and files that broke."""
+    """Yield what went wrong: tests that failed, and files that broke.
+
+    A file that broke in the middle of a test is one failure: the test's, told as the file's.
+    """
     for file in run["files"]:
         about = {"run": run["id"], "file": file["path"], "model_name": file["model_name"]}
         bad = [test for test in file["tests"] if test["status"] in ("failed", "error")]
+        inside = [test for test in bad if file["error"] and test["detail"] == file["error"]]
         for test in bad:
-            yield {
-                **about,
-                "test": method(test["name"]),
-                "status": test["status"],
-                "message": reading.last_line(test["detail"]),
-                "trace": test["detail"],
-                "output": "",
-            }
-        if file["error"] or (file["status"] not in FINE and not bad):
-            yield {
-                **about,
-                "test": None,
-                "status": file["status"],
-                "message": reading.last_line(file["error"] or file["status"]),
-                "trace": file["error"],
-                "output": file["last_output"],
-            }
+            told = _of_file(file) if test in inside else _of_test(test)
+            yield {**about, "test": method(test["name"]), **told}
+        if not inside and (file["error"] or (file["status"] not in FINE and not bad)):
+            yield {**about, "test": None, **_of_file(file)}
+
+
+def _of_test(test: Tidy) -> Tidy:
+    message = reading.last_line(test["detail"])
+    return {"status": test["status"], "message": message, "trace": test["detail"], "output": ""}
+
+
+def _of_file(file: Tidy) -> Tidy:
+    return {
+        "status": file["status"],
+        "message": reading.last_line(file["error"] or file["status"]),
+        "trace": file["error"],
+        "output": file["last_output"],
+    }
 
 
 def method(test_name: str) -> str:

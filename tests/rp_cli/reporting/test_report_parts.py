@@ -222,6 +222,22 @@ class TestFailures:
         ]  # fmt: skip
         assert found[1]["output"] == "1\n2"
 
+    @pytest.mark.parametrize("status", ["crashed", "timeout"])
+    def test_a_file_that_broke_in_a_test_is_told_once(self, make, status):
+        why = "the test process crashed with SIGABRT; it was running test_hf_m.TestM.u"
+        tests = [make.test("t", "failed", "T\nE: no"), make.test("u", "error", why)]
+        files = [make.file("a", status=status, error=why, output="1\n2\n", tests=tests)]
+        first, second = failures_of(run(make, files))
+        assert (first["test"], first["status"], first["output"]) == ("t", "failed", "")
+        # The test's line keeps what only the file knows.
+        assert (second["test"], second["status"]) == ("u", status)
+        assert (second["message"], second["trace"], second["output"]) == (why, why, "1\n2")
+
+    def test_a_file_that_broke_outside_of_its_tests_is_told_beside_them(self, make):
+        tests = [make.test("t", "failed", "T\nE: no")]
+        files = [make.file("a", status="crashed", error="killed", tests=tests)]
+        assert [one["test"] for one in failures_of(run(make, files))] == ["t", None]
+
     @pytest.mark.parametrize(
         "name", ["module.Class.t", "file.py::Class::t", "file.py::t", "t (module.Class)", "t"]
     )

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from rp_cli.reporting.runs import failures_of, tidy_run
 from rp_cli.runner.junit import junit_xml
 
 # A test that passes, one that never comes to its end, and one that is never begun.
@@ -51,6 +52,8 @@ def test_a_file_that_breaks_keeps_what_its_tests_did_and_names_the_one_that_ran(
     assert "b is bad" in tests["test_b"]["detail"]
     assert tests["test_c"]["exception"] == status
     assert result["error"].endswith(f"it was running {tests['test_c']['name']}")
+    told = [(one["test"], one["status"]) for one in failures_of(tidy_run(record))]
+    assert told == [("test_b", "failed"), ("test_c", status)]
     suite = ElementTree.fromstring(junit_xml(record).encode())
     assert (suite.get("tests"), suite.get("errors"), suite.get("failures")) == ("3", "1", "1")
 
