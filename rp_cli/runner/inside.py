@@ -39,6 +39,7 @@ def main(end: str, parent: str, once: str) -> None:
     for message, fds in _messages(channel):
         _take_output(fds[0])
         if once:
+            channel.close()  # nothing more comes, and the file may look for what is left open
             limits.restrain(message["memory_bytes"], message["processes"])
             _run(message)
             return

@@ -22,7 +22,9 @@ def run_pytest(
     recorder = Recorder(meant, journal)
     # Records are ours to keep: what a project's settings want of its cache (--ff) finds it empty.
     with tempfile.TemporaryDirectory(prefix="rp_pytest_", ignore_cleanup_errors=True) as cache:
-        options = ["-q", "-o", f"cache_dir={cache}"]
+        # rp and its modules are here before pytest is, which a project may have made an error.
+        known = "ignore::pytest.PytestAssertRewriteWarning"
+        options = ["-q", "-W", known, "-o", f"cache_dir={cache}"]
         code = pytest.main([*options, str(path)], plugins=[recorder])
     done = {"tests": list(recorder.tests.values()), "deselected": recorder.deselected}
     return {**done, "error": recorder.problem(code)}, recorder.module
@@ -37,6 +39,8 @@ class Recorder:
         self.module: types.ModuleType | None = None
         self._meant, self._journal = meant, journal
         self._broken: list[str] = []
+        # By test and phase: the type's name, and its name with the message in one line.
+        self._raised: dict[tuple[str, str], tuple[str, str]] = {}
 
     def problem(self, code: int) -> str:
         """Return what kept the file from running, or ""."""
@@ -85,6 +89,17 @@ class Recorder:
         if nodeid in self.tests:
             self._journal.ended(self.tests[nodeid])
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[Any]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Keep what was raised: a report's text need not name it."""
+        report = yield
+        if call.excinfo is not None:
+            said = " ".join(call.excinfo.exconly().split())
+            self._raised[item.nodeid, call.when] = (call.excinfo.typename, said)
+        return report
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the worst of setup, call and teardown, and the seconds of all three."""
         known = self.tests.setdefault(
@@ -99,8 +114,9 @@ class Recorder:
             known["detail"] = "failed as expected" if expected else _reason(report)
         elif report.failed and known["status"] != "failed":
             known["status"] = "failed" if report.when == "call" else "error"
-            known["detail"] = shortened(str(report.longrepr))
-            known["exception"] = _exception(report)
+            raised = self._raised.get((report.nodeid, str(report.when)), ("", ""))
+            known["exception"], said = raised
+            known["detail"] = shortened(f"{report.longrepr}\n{said}".rstrip())
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
@@ -108,8 +124,3 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     reason = detail[2] if isinstance(detail, tuple) else str(detail)
     return reason.removeprefix("Skipped: ").removeprefix("unittest.case.SkipTest: ")
 
-
-def _exception(report: pytest.TestReport) -> str:
-    """Return the type's name out of "module.Type: message", or ""."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return str(getattr(crash, "message", "")).partition(":")[0].rpartition(".")[2]

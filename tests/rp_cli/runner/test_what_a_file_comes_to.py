@@ -63,3 +63,30 @@ def test_a_projects_settings_of_pytest_do_not_break_its_files(
     (result,) = run({"test_it": source}, environment=environment)["files"]
     assert (result["status"], result["error"]) == ("passed", "")
     assert not (folder / ".pytest_cache").exists()
+
+
+STRICT = "[pytest]\nfilterwarnings = error\n"
+
+
+@pytest.mark.parametrize("conftest", [False, True], ids=["forked", "process of its own"])
+def test_a_project_whose_warnings_are_errors_hears_of_none_that_are_rps(run, folder, conftest):
+    (folder / "pytest.ini").write_text(STRICT)
+    if conftest:
+        (folder / "conftest.py").touch()
+    (result,) = run({"test_it": "def test_a(): pass\n"})["files"]
+    assert (result["status"], result["error"]) == ("passed", "")
+    assert "Warning" not in result["output"]
+
+
+RAISED = {
+    "assert 1.5 == 2.25": ("AssertionError", "AssertionError: assert 1.5 == 2.25"),
+    "raise ValueError('it forgets: all\\nof it')": ("ValueError", "ValueError: it forgets: all of it"),
+    "import pytest; pytest.fail('bad')": ("Failed", "Failed: bad"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", RAISED)
+def test_what_a_test_of_pytests_raised_is_named_with_its_message_at_the_end(run, body):
+    (result,) = run({"test_it": f"def test_a():\n    {body}\n"})["files"]
+    (test,) = result["tests"]
+    assert (test["exception"], test["detail"].splitlines()[-1]) == RAISED[body]
