@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ _DEPLOYMENTS = (None, "web_deployment")
 
 
 def look_up(path: str | Path, name: str) -> Mapping[str, Any] | None:
-    """Return the database's entry for exactly this name, or None.
+    """Return the database's entry for this name, or for the folder that it is, or None.
 
     The file is JSON or YAML: {name: {family, subfamily?, model_type?, auto_class?,
     architecture?, deployment?, tasks?, hw_compatibility?}}; further keys are the user's own notes.
@@ -27,7 +28,23 @@ def look_up(path: str | Path, name: str) -> Mapping[str, Any] | None:
     Raises:
         ClassificationInputError: the file or one of its entries is malformed.
     """
-    return read_database(path).get(name)
+    return entry_for(read_database(path), name)
+
+
+def entry_for(entries: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
+    """Return what entries say of a name: as it stands there, or as another name of its folder."""
+    if name in entries:
+        return entries[name]
+    folder = folder_of(name)
+    if folder is None:
+        return None
+    return next((entry for key, entry in entries.items() if folder_of(key) == folder), None)
+
+
+def folder_of(name: str) -> str | None:
+    """Return the absolute path of the folder that a model's name is, or None."""
+    path = os.path.expanduser(name)  # noqa: PTH111 - these never raise, whatever the name
+    return os.path.realpath(path) if os.path.isdir(path) else None  # noqa: PTH112
 
 
 def read_database(path: str | Path) -> Mapping[str, Mapping[str, Any]]:

@@ -118,10 +118,10 @@ def _lease(pool: ResourcePool, name: str, preferences: Any, auto_class: str | No
 
 def _located(name: str, auto_class: str | None) -> tuple[str, Any, str]:
     """Return a model's family, its weights, and the class of transformers that loads them."""
-    from model_family_classifier import classify_model
     from resource_pool.weights import locate_weights
+    from rp_cli.modeldb.user_database import classified
 
-    known = classify_model(name)
+    known = classified(name)
     chosen = auto_class or str(known["auto_class"])
     weights = locate_weights(name, auto_class=chosen, model_type=known["model_type"])
     return known["family"], weights, chosen

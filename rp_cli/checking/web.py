@@ -24,11 +24,11 @@ def check_model(model_name: str, provider: str, *, optimized: bool = False) -> d
         WeightsUnavailableError: the weights that RP_WEIGHTS asks for are not here.
         ClassificationInputError: it is no model's name or folder.
     """
-    from model_family_classifier import classify_model
     from resource_pool.errors import PoolError
     from resource_pool.weights import locate_weights
+    from rp_cli.modeldb.user_database import classified
 
-    known = classify_model(model_name)
+    known = classified(model_name)
     weights = locate_weights(
         model_name, auto_class=known["auto_class"], model_type=known["model_type"]
     )

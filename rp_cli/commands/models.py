@@ -74,12 +74,14 @@ def list_entries(database: Database = None, as_json: Json = False) -> None:
 def show(names: Names, database: Database = None, as_json: Json = False) -> None:
     """Show each model's entry beside what rp says without it."""
     from model_family_classifier import classify_model
+    from model_family_classifier.database import entry_for
     from rp_cli.modeldb.user_database import entries_of
 
     entries = entries_of(_path(database))
     version = {"schema_version": SCHEMA_VERSION}
     found = [
-        {**version, "entry": entries.get(name), **_inferred(classify_model(name))} for name in names
+        {**version, "entry": entry_for(entries, name), **_inferred(classify_model(name))}
+        for name in names
     ]
     if as_json:
         print_json(found)
@@ -105,7 +107,9 @@ def add(
     database: Database = None,
     replace: Replace = False,
 ) -> None:
-    """Write an entry for one model, or the same for several."""
+    """Write an entry for one model, or the same for several; a folder by its absolute path."""
+    from model_family_classifier.database import folder_of
+
     said = {
         "family": family,
         "subfamily": subfamily,
@@ -114,7 +118,8 @@ def add(
         "tasks": task or None,
     }
     entry = {key: value for key, value in said.items() if value is not None}
-    _write(database, dict.fromkeys(names, entry), replace=replace)
+    meant = [folder_of(name) or name for name in names]
+    _write(database, dict.fromkeys(meant, entry), replace=replace)
     if subfamily is not None:
         from rp_cli.modeldb.subfamilies import notice_of
 

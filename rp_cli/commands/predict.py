@@ -73,14 +73,11 @@ def _document(fits: list[Fit]) -> dict[str, Any]:
 
 def _of_the_database(model: str) -> dict[str, Any]:
     """Return what the user's own database says of a model's architecture, where there is one."""
-    from rp_cli.modeldb.user_database import existing_database
+    from rp_cli.modeldb.user_database import classified, existing_database
 
-    database = existing_database()
-    if database is None:
+    if existing_database() is None:
         return {}
-    from model_family_classifier import classify_model
-
-    known = classify_model(model, model_db_path=database)
+    known = classified(model)
     return {name: known[name] for name in ("model_type", "auto_class")}
 
 

@@ -48,6 +48,18 @@ def existing_database() -> Path | None:
     return path if os.environ.get(VARIABLE) or there else None
 
 
+def classified(model_name: str) -> dict[str, Any]:
+    """Return what a model is, by the user's database where there is one.
+
+    Raises:
+        BadInputError: as ``default_database``.
+        ClassificationInputError: the name or the database is wrong.
+    """
+    from model_family_classifier import classify_model
+
+    return classify_model(model_name, model_db_path=existing_database())
+
+
 def entries_of(path: Path) -> Entries:
     """Return the entries of a database; none for a file that is not there yet.
 

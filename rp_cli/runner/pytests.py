@@ -123,4 +123,3 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     detail = report.longrepr
     reason = detail[2] if isinstance(detail, tuple) else str(detail)
     return reason.removeprefix("Skipped: ").removeprefix("unittest.case.SkipTest: ")
-

@@ -52,6 +52,36 @@ def test_add_list_show(rp: Any, database: Path) -> None:
     assert "by itself: unknown" in rp("models", "show", "acme/x", "--db", database).out
 
 
+@pytest.mark.parametrize("added", ["./my-bert", "absolute"])
+@pytest.mark.parametrize("asked", ["my-bert", "./my-bert/", "../work/my-bert", "absolute"])
+def test_a_folder_is_found_under_each_of_its_names(
+    rp: Any, database: Path, tmp_path: Path, monkeypatch: Any, added: str, asked: str
+) -> None:
+    folder = tmp_path / "work" / "my-bert"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    monkeypatch.chdir(tmp_path / "work")
+    added, asked = (str(folder) if name == "absolute" else name for name in (added, asked))
+    assert rp("models", "add", added, "--family", "vision", "--db", database).code == 0
+    assert list(rp("models", "list", "--db", database, "--json").json) == [str(folder)]
+    words = ["classify", asked, "--model-db", database, "--json"]
+    assert rp(*words).json[0]["family"] == "vision"
+    assert rp("models", "show", asked, "--db", database, "--json").json[0]["entry"]
+    done = rp("generate", "--model", asked, "--model-db", database, "--dry-run", "--json")
+    assert done.json[0]["family"] == "vision"
+
+
+def test_a_folder_that_was_written_by_hand_relative_is_found_where_it_is(
+    rp: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "my-bert").mkdir()
+    (tmp_path / "my-bert" / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "mine.yaml").write_text("./my-bert: {family: vision}\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["classify", tmp_path / "my-bert", "--model-db", "mine.yaml", "--json"]
+    assert rp(*words).json[0]["family"] == "vision"
+
+
 def test_a_subfamily_that_rp_does_not_know_is_kept_with_a_word(rp: Any, database: Path) -> None:
     words = ["models", "add", "acme/x", "--family", "vision", "--db", database, "--subfamily"]
     done = rp(*words, "segmentaton")

@@ -84,6 +84,16 @@ def test_fixtures_load_through_the_pool_and_the_end_says_so(run_pytest, tmp_path
     assert "on cpu float32, tiny weights" in str(told[1][1])
 
 
+def test_what_the_database_says_of_a_model_is_what_it_is(run_pytest, tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("acme/x: {family: vision, model_type: vit}\n")
+    monkeypatch.setenv("RP_MODEL_DB", str(tmp_path / "mine.yaml"))
+    out = run_pytest(
+        "def test_a(model):\n"
+        "    assert model('acme/x', {'device': 'cpu'}).config.model_type == 'vit'\n"
+    )
+    assert "1 passed" in out, out
+
+
 def test_who_does_not_use_the_pool_hears_and_imports_nothing(run_pytest):
     out = run_pytest(
         "import sys\n"

@@ -40,6 +40,13 @@ def test_as_json(rp):
     assert len(found["missing"]) == 2
 
 
+def test_what_the_database_says_of_a_model_is_what_it_is(rp):
+    done = rp("models", "add", "acme/x", "--family", "embedding", "--model-type", "bert")
+    assert done.code == 0
+    found = rp("web", "check", "acme/x", "--json").json
+    assert (found["family"], found["weights"]["kind"]) == ("embedding", "tiny")
+
+
 def test_an_optimized_file_tells_what_it_saves_and_costs(rp):
     done = rp("web", "check", "bert-base-uncased", "--optimized")
     assert done.code == 3
