@@ -25,8 +25,34 @@ MODELS_SHOWN = ("bert-base-uncased", "t5-small", "gpt2", "vit-base-patch16-224",
 
 REQUIRED = (
     "torch", "transformers", "typer", "rich", "jinja2", "psutil", "yaml", "filelock",
-    "platformdirs", "PIL", "archspec",
+    "platformdirs", "PIL", "archspec", "ruff",
 )  # fmt: skip
+DATA = {
+    "templates": (
+        "hf_audio_template.py.j2",
+        "hf_base_template.py.j2",
+        "hf_embedding_template.py.j2",
+        "hf_generic_template.py.j2",
+        "hf_multimodal_template.py.j2",
+        "hf_text_generation_template.py.j2",
+        "hf_vision_template.py.j2",
+        "shared_macros.j2",
+        "transformers_js_page.html.j2",
+        "transformers_js_test.py.j2",
+    ),
+    "model_db": (
+        "architectures.json",
+        "compiled.json",
+        "confidence.json",
+        "families.yaml",
+        "generated_tests.yaml",
+        "hardware_matrix.yaml",
+        "model_database.schema.json",
+        "names.yaml",
+        "twins.yaml",
+        "web_limits.yaml",
+    ),
+}
 OPTIONAL = {
     "openvino": "OpenVINO is not probed; `pip install openvino` to use it",
     "pynvml": "GPU facts come from torch; `pip install rp-toolchain[nvidia]` for the driver's own",
@@ -74,8 +100,8 @@ def run_checks(record: dict[str, Any], on_line: Callable[[Line], None]) -> None:
     record["interrupted"] = False
 
 
-def verdict(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Say in one sentence what the lines come to."""
+def verdict(lines: Sequence[Mapping[str, Any]], *, only_files: bool = False) -> str:
+    """Say in one sentence what the lines come to; ``only_files``: nothing was run for them."""
     failed = [line["name"] for line in lines if line["status"] == "failed"]
     if failed:
         word = "check" if len(failed) == 1 else "checks"
@@ -85,7 +111,7 @@ def verdict(lines: Sequence[Mapping[str, Any]]) -> str:
         line["name"].split()[-1] for line in lines if line["status"] == "missing"
     )
     lacking = f"; optional and missing: {', '.join(missing)}" if missing else ""
-    return f"All required parts work{lacking}."
+    return f"All required {'files are there' if only_files else 'parts work'}{lacking}."
 
 
 def _lines_of(name: str) -> Iterator[Line]:
@@ -99,16 +125,13 @@ def _lines_of(name: str) -> Iterator[Line]:
 
 def check_files() -> Iterator[Line]:
     """Are the parts, the data and the packages there? Nothing of them is run."""
-    from rp_cli.codegen.plan import TEMPLATES
-
     for part in PARTS:
         found = importlib.util.find_spec(part)
         yield _present(part, found is not None, "install rp again: pip install rp-toolchain")
-    for template in TEMPLATES:
-        file = data_dir("templates") / f"{template}.j2"
-        yield _present(f"template {file.name}", file.is_file(), "install rp again")
-    for data in ("architectures.json", "hardware_matrix.yaml"):
-        yield _present(f"model_db {data}", (data_dir("model_db") / data).is_file(), "install again")
+    for folder, names in DATA.items():
+        for name in names:
+            there = (data_dir(folder) / name).is_file()
+            yield _present(f"{folder} {name}", there, "install rp again: pip install rp-toolchain")
     for package in REQUIRED:
         there = importlib.util.find_spec(package) is not None
         yield _present(f"package {package}", there, f"pip install {package}")

@@ -13,12 +13,13 @@ from rp_cli.output import detected, log_to_stderr, print_json
 if TYPE_CHECKING:
     from rp_cli.checking.checks import Line
 
-_CHOICES = ("all", "hardware", "classification", "pool", "generation", "web", "openvino")
+_CHOICES = ("all", "files", "hardware", "classification", "pool", "generation", "web", "openvino")
 
 
 def command(
     check_only: Annotated[
-        bool, typer.Option("--check-only", help="Only look whether all files are there.")
+        bool,
+        typer.Option("--check-only", help="Only look whether all files are there: --test files."),
     ] = False,
     test: Annotated[
         str | None,
@@ -37,6 +38,8 @@ def command(
     """Check that all parts of rp work together here: files, detection, pool, a generated test."""
     if test not in (None, *_CHOICES):
         raise BadInputError(f"--test must be one of {', '.join(_CHOICES)}, not {test!r}.")
+    if check_only and test not in (None, "files"):
+        raise BadInputError(f"--check-only runs nothing, --test {test} does; give one of them.")
     if debug:
         log_to_stderr()
     from rp_cli.checking.checks import new_record, run_checks, verdict
@@ -49,9 +52,9 @@ def command(
         if json_output:
             print_json(record)
         else:
-            if test == "all" and not check_only:
+            if test == "all":
                 _print_models()
-            typer.echo(verdict(record["lines"]))
+            typer.echo(verdict(record["lines"], only_files=record["checks"] == ["files"]))
     finally:
         store.save(record, number)
     if not record["passed"]:

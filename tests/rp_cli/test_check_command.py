@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import pytest
+from packaging.requirements import Requirement
 
 from hardware_detection.testing import fake_report
+from model_family_classifier.data import data_dir
 from rp_cli.checking import checks
 from rp_cli.errors import ExitCode
 from rp_cli.reporting.store import Store
@@ -15,7 +19,21 @@ def test_check_only_looks_at_files(rp, name):
     done = rp(name, "--check-only")
     assert done.code == 0
     assert "ok      resource_pool: present" in done.out
-    assert "template hf_embedding_template.py.j2" in done.out
+    assert "templates hf_embedding_template.py.j2" in done.out
+    assert done.out.splitlines()[-1].startswith("All required files are there")
+    assert rp(name, "--test", "files").out == done.out
+
+
+@pytest.mark.parametrize("folder", checks.DATA)
+def test_each_file_of_rps_own_is_looked_for(folder):
+    assert sorted(checks.DATA[folder]) == sorted(file.name for file in data_dir(folder).iterdir())
+
+
+def test_each_required_package_is_looked_for():
+    needed = {Requirement(line) for line in metadata.requires("rp-toolchain") or ()}
+    names = {one.name for one in needed if one.marker is None}
+    imported = {"pillow": "PIL", "pyyaml": "yaml"}
+    assert {imported.get(name, name) for name in names} == set(checks.REQUIRED)
 
 
 def test_the_whole_check_passes_and_prints_the_guides_block(rp_process, monkeypatch):
@@ -187,4 +205,10 @@ def test_a_missing_required_part_fails_and_an_optional_one_does_not(rp, monkeypa
 def test_an_unknown_part_is_refused(rp):
     done = rp("check", "--test", "everything")
     assert done.code == ExitCode.BAD_INPUT
-    assert "--test must be one of all, hardware" in done.err
+    assert "--test must be one of all, files, hardware" in done.err
+
+
+def test_what_runs_nothing_and_what_runs_a_part_exclude_each_other(rp):
+    done = rp("check", "--check-only", "--test", "pool")
+    assert (done.code, done.out) == (ExitCode.BAD_INPUT, "")
+    assert "--check-only runs nothing, --test pool does" in done.err
