@@ -14,6 +14,7 @@ import typer
 
 from rp_cli.errors import BadInputError, ExitCode, sentence
 from rp_cli.output import detected, print_json, progress, say
+from rp_cli.paths import given_path
 
 SCHEMA_VERSION = 1
 # More models than this are a list: a line for each, and one line of JSON for each.
@@ -34,20 +35,37 @@ def command(
     files: Annotated[
         list[Path] | None,
         typer.Option(
-            "--file", "-f", metavar="FILE", help="A file with a name per line; # is a comment."
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="A file with a name per line; # is a comment.",
+            parser=given_path,
         ),
     ] = None,
     model_db: Annotated[
         Path | None,
-        typer.Option("--model-db", metavar="FILE", help="Your model database (YAML or JSON)."),
+        typer.Option(
+            "--model-db",
+            metavar="FILE",
+            help="Your model database (YAML or JSON).",
+            parser=given_path,
+        ),
     ] = None,
     matrix: Annotated[
         Path | None,
-        typer.Option("--matrix", metavar="FILE", help="Your cells of the hardware matrix."),
+        typer.Option(
+            "--matrix", metavar="FILE", help="Your cells of the hardware matrix.", parser=given_path
+        ),
     ] = None,
     hw_cache: Annotated[
         Path | None,
-        typer.Option("--hw-cache", "--cache", metavar="FILE", help="The hardware cache to use."),
+        typer.Option(
+            "--hw-cache",
+            "--cache",
+            metavar="FILE",
+            help="The hardware cache to use.",
+            parser=given_path,
+        ),
     ] = None,
     hub: Annotated[
         bool,

@@ -10,6 +10,7 @@ import typer
 
 from rp_cli.errors import BadInputError, ExitCode, OutputError
 from rp_cli.output import detected, print_json, refuse_for_a_description, say
+from rp_cli.paths import given_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from hardware_detection.live import Sample
 
-# A day: more is a slip, and what cannot be waited for (infinity) is more.
 SAMPLE_SCHEMA_VERSION = 1
+# A day: more is a slip, and what cannot be waited for (infinity) is more.
 _LONGEST_INTERVAL_S = 86_400.0
 _NOT_TOLD = "n/a"
 _STYLES = {"available": "green", "unusable": "yellow", "error": "red", "absent": "dim"}
@@ -33,6 +34,7 @@ def command(
             "--hw-cache",
             metavar="FILE",
             help="Remember the detection here; created if missing.",
+            parser=given_path,
         ),
     ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Detect anew.")] = False,
@@ -47,11 +49,19 @@ def command(
     ] = None,
     export: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a description of the machine, for --hardware."),
+        typer.Option(
+            metavar="FILE",
+            help="Write a description of the machine, for --hardware.",
+            parser=given_path,
+        ),
     ] = None,
     hardware: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Take the machine that FILE describes, not this one."),
+        typer.Option(
+            metavar="FILE",
+            help="Take the machine that FILE describes, not this one.",
+            parser=given_path,
+        ),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show memory and utilisation until Ctrl-C.")

@@ -11,6 +11,7 @@ import typer
 from rp_cli import completing
 from rp_cli.errors import ExitCode
 from rp_cli.output import print_json, say
+from rp_cli.paths import given_path
 
 Names = Annotated[
     list[str],
@@ -20,7 +21,12 @@ Names = Annotated[
 ]
 Files = Annotated[
     list[Path],
-    typer.Argument(metavar="FILE", show_default=False, help="Databases of models: YAML or JSON."),
+    typer.Argument(
+        metavar="FILE",
+        show_default=False,
+        help="Databases of models: YAML or JSON.",
+        parser=given_path,
+    ),
 ]
 Database = Annotated[
     Path | None,
@@ -29,6 +35,7 @@ Database = Annotated[
         "--db",
         metavar="FILE",
         help="Your database; else RP_MODEL_DB, else rp's own folder.",
+        parser=given_path,
     ),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace what is there.")]
@@ -173,7 +180,10 @@ def coverage(
     ] = False,
     results: Annotated[
         Path | None,
-        typer.Option(help="JSON lines: what passed there is not tried again, the rest is added."),
+        typer.Option(
+            help="JSON lines: what passed there is not tried again, the rest is added.",
+            parser=given_path,
+        ),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

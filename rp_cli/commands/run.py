@@ -24,6 +24,7 @@ from rp_cli.errors import (
     sentence,
 )
 from rp_cli.output import print_json, say
+from rp_cli.paths import given_path
 from rp_cli.text import not_run, one_line
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ _ENGINES = ("local", "ray")
 
 def command(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="Test files, or folders of them.")
+        list[Path],
+        typer.Argument(metavar="PATH", help="Test files, or folders of them.", parser=given_path),
     ],
     jobs: Annotated[
         int | None,
@@ -103,7 +105,8 @@ def command(
         bool, typer.Option("--json", help="Print the run's record as JSON.")
     ] = False,
     junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")
+        Path | None,
+        typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.", parser=given_path),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only what failed.")] = False,
 ) -> None:

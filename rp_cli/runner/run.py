@@ -30,23 +30,25 @@ Record = dict[str, Any]
 def find_tests(paths: Sequence[Path]) -> list[Path]:
     """Return the test files named, and those (``test_*.py``) in the folders named, sorted.
 
+    A file that is named twice is there once.
+
     Raises:
         BadInputError: a path does not exist or is no Python file, or there is no test at all.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
             raise BadInputError(f"{path} does not exist; generate tests with `rp generate`.")
         if not path.is_dir() and not (path.suffix == ".py" and path.is_file()):
             raise BadInputError(f"{path} is no Python file; name test files or their folder.")
         inside = sorted(file for file in path.glob("test_*.py") if file.is_file())
-        files = inside if path.is_dir() else [path]
-        found.update(dict.fromkeys(files))
+        for file in inside if path.is_dir() else [path]:
+            found.setdefault(file.resolve(), file)
     if not found:
         raise BadInputError(
             f"No test_*.py in {', '.join(map(str, paths))}; generate some with `rp generate`."
         )
-    return list(found)
+    return list(found.values())
 
 
 def new_record(files: Sequence[Path]) -> Record:

@@ -93,6 +93,30 @@ def test_folders_and_files_are_run_and_recorded(rp, tmp_path):
     assert {Path(result["path"]).name for result in record["files"]} == {"test_a.py", "test_b.py"}
 
 
+def test_a_file_that_is_named_twice_runs_once(rp, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, PASSES)
+    assert len(rp("run", path, path.name, ".", "--json").json["files"]) == 1
+
+
+UNSET = (
+    ["run"],
+    ["run", "test_it.py", "--junit"],
+    ["detect", "--export"],
+    ["models", "list", "--db"],
+)
+
+
+@pytest.mark.parametrize("words", UNSET, ids=lambda words: words[-1])
+def test_an_unset_variable_is_not_the_current_folder(rp, tmp_path, monkeypatch, words):
+    write(tmp_path, PASSES)
+    monkeypatch.chdir(tmp_path)
+    done = rp(*words, "")
+    assert (done.code, done.out) == (ExitCode.BAD_INPUT, "")
+    assert "it is empty; name a file or a folder" in done.err
+    assert Store().last("run", 1) == []
+
+
 def test_json_is_alone_on_stdout(rp, tmp_path):
     done = rp("run", write(tmp_path, PASSES), "--json")
     assert done.code == 0
