@@ -98,4 +98,6 @@ def type_and_first_line(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "").strip()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    head = next(iter(lines), "")
+    return " ".join(lines[:2]) if head.endswith(":") else head  # which says nothing by itself

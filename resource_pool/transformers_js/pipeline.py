@@ -21,8 +21,6 @@ from resource_pool.transformers_js import tasks
 if TYPE_CHECKING:
     from resource_pool.weights import Weights
 
-#: The greatest difference from PyTorch that passes, as a share of the greatest value.
-TOLERANCE = 1e-3
 _SCRIPTS = Path(__file__).parent / "web"
 _IMPORTS = re.compile(r'<script type="importmap">(.*?)</script>', re.DOTALL)
 # Where the page looks for the model, whose own name is nobody's path.

@@ -14,6 +14,10 @@ from resource_pool.errors import first_line, type_and_first_line
         ("\n  out of nodes\n", "out of nodes"),
         ("", "RuntimeError"),
         (" \n", "RuntimeError"),
+        (
+            "Validation error for field 'n':\n    TypeError: no int\n  more",
+            "Validation error for field 'n': TypeError: no int",
+        ),
     ],
 )
 def test_the_first_line_of_an_error_ends_a_sentence(said, told):

@@ -80,7 +80,7 @@ def test_a_project_whose_warnings_are_errors_hears_of_none_that_are_rps(run, fol
 
 RAISED = {
     "assert 1.5 == 2.25": ("AssertionError", "AssertionError: assert 1.5 == 2.25"),
-    "raise ValueError('it forgets: all\\nof it')": ("ValueError", "ValueError: it forgets: all of it"),
+    "raise ValueError('one:\\nline')": ("ValueError", "ValueError: one: line"),
     "import pytest; pytest.fail('bad')": ("Failed", "Failed: bad"),
 }  # fmt: skip
 
