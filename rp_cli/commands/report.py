@@ -9,6 +9,7 @@ import typer
 
 from rp_cli.errors import BadInputError, OutputError
 from rp_cli.output import console, print_json, say
+from rp_cli.paths import given_path
 from rp_cli.reporting.errors import REPORTS_DIR
 
 command = typer.Typer(
@@ -34,10 +35,17 @@ def report(
         ),
     ] = None,
     reports_dir: Annotated[
-        Path, typer.Option("--reports-dir", help="Where error reports are saved.")
+        Path,
+        typer.Option(
+            "--reports-dir",
+            metavar="PATH",
+            help="Where error reports are saved.",
+            parser=given_path,
+        ),
     ] = REPORTS_DIR,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write one page of HTML.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write one page of HTML.", parser=given_path),
     ] = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown, for the summary of a CI job.")
@@ -69,7 +77,10 @@ def report(
 
 @command.command()
 def errors(
-    folder: Annotated[Path, typer.Argument(help="Where error reports are saved.")] = REPORTS_DIR,
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="Where error reports are saved.", parser=given_path),
+    ] = REPORTS_DIR,
     last: Annotated[int, typer.Option("--last", min=1, metavar="N", help="How many.")] = 20,
     as_json: Json = False,
 ) -> None:

@@ -100,6 +100,8 @@ def test_a_file_that_is_named_twice_runs_once(rp, tmp_path, monkeypatch):
 
 
 UNSET = (
+    ["report", "--html"],
+    ["report", "errors"],
     ["run"],
     ["run", "test_it.py", "--junit"],
     ["detect", "--export"],
