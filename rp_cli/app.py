@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from rp_cli import __version__
 from rp_cli.errors import BadInputError, ExitCode, exit_code_for, sentence
+from rp_cli.paths import given_path
 from rp_cli.streams import ReaderGoneError, guarded_streams
 
 # name -> (module, one line of help). The module's `command` is a function, or a Typer of its own.
@@ -121,6 +122,7 @@ def _rp(
             metavar="FILE",
             help="Plan for the machine that this file describes (see `rp detect --export`), in "
             f"{', '.join(PLANNING[:-1])} and {PLANNING[-1]}.",
+            parser=given_path,
         ),
     ] = None,
 ) -> None:

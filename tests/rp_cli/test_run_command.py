@@ -105,6 +105,7 @@ UNSET = (
     ["run"],
     ["run", "test_it.py", "--junit"],
     ["detect", "--export"],
+    ["--hardware"],
     ["models", "list", "--db"],
 )
 
@@ -113,7 +114,7 @@ UNSET = (
 def test_an_unset_variable_is_not_the_current_folder(rp, tmp_path, monkeypatch, words):
     write(tmp_path, PASSES)
     monkeypatch.chdir(tmp_path)
-    done = rp(*words, "")
+    done = rp(*words, "", *(["detect"] if words == ["--hardware"] else []))
     assert (done.code, done.out) == (ExitCode.BAD_INPUT, "")
     assert "it is empty; name a file or a folder" in done.err
     assert Store().last("run", 1) == []
