@@ -38,6 +38,7 @@ class Recorder:
         self.deselected = 0
         self.module: types.ModuleType | None = None
         self._meant, self._journal = meant, journal
+        self._running = ""
         self._broken: list[str] = []
         # By test and phase: the type's name, and its name with the message in one line.
         self._raised: dict[tuple[str, str], tuple[str, str]] = {}
@@ -80,12 +81,23 @@ class Recorder:
             name = report.nodeid.rpartition("/")[2]
             self.tests[report.nodeid] = skipped_whole(name, _reason(report))
 
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Keep what ended all tests at once, ``pytest.exit`` included: with whatever status."""
+        why = f"the tests were ended by {_one_line(excinfo)}"
+        running = f"; it was running {self._running}" if self._running else ""
+        self._broken.append(f"{why}{running}")
+        if self._running in self.tests:
+            known = {"status": "error", "exception": excinfo.typename, "detail": why}
+            self.tests[self._running].update(known)
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Note which test runs."""
+        self._running = nodeid
         self._journal.begun(nodeid)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Note what it did."""
+        self._running = ""
         if nodeid in self.tests:
             self._journal.ended(self.tests[nodeid])
 
@@ -96,8 +108,8 @@ class Recorder:
         """Keep what was raised: a report's text need not name it."""
         report = yield
         if call.excinfo is not None:
-            said = " ".join(call.excinfo.exconly().split())
-            self._raised[item.nodeid, call.when] = (call.excinfo.typename, said)
+            told = (call.excinfo.typename, _one_line(call.excinfo))
+            self._raised[item.nodeid, call.when] = told
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -117,6 +129,10 @@ class Recorder:
             raised = self._raised.get((report.nodeid, str(report.when)), ("", ""))
             known["exception"], said = raised
             known["detail"] = shortened(f"{report.longrepr}\n{said}".rstrip())
+
+
+def _one_line(raised: pytest.ExceptionInfo[BaseException]) -> str:
+    return " ".join(raised.exconly().split())
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -90,3 +90,22 @@ def test_what_a_test_of_pytests_raised_is_named_with_its_message_at_the_end(run,
     (result,) = run({"test_it": f"def test_a():\n    {body}\n"})["files"]
     (test,) = result["tests"]
     assert (test["exception"], test["detail"].splitlines()[-1]) == RAISED[body]
+
+
+@pytest.mark.parametrize(
+    "ends", ["import pytest; pytest.exit('enough', 0)", "raise KeyboardInterrupt"]
+)
+def test_a_test_that_ends_all_tests_is_an_error_whatever_its_status(run, ends):
+    source = f"def test_a(): pass\ndef test_b(): {ends}\n"  # in any order, where pytest-randomly is
+    (result,) = run({"test_it": source})["files"]
+    assert (result["status"], result["tests"][-1]["status"]) == ("error", "error")
+    assert result["tests"][-1]["name"] == "test_it.py::test_b"
+    assert "the tests were ended by" in result["error"]
+    assert result["error"].endswith("it was running test_it.py::test_b")
+
+
+def test_a_file_that_ends_all_tests_when_it_is_collected_is_an_error(run):
+    (result,) = run({"test_it": "import pytest\npytest.exit('enough', 0)\ndef test_a(): pass"})[
+        "files"
+    ]
+    assert (result["status"], result["tests"]) == ("error", [])
