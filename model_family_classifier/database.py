@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,18 @@ def look_up(path: str | Path, name: str) -> Mapping[str, Any] | None:
 
 def entry_for(entries: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
     """Return what entries say of a name: as it stands there, or as another name of its folder."""
+    key = key_for(entries, name)
+    return None if key is None else entries[key]
+
+
+def key_for(entries: Collection[str], name: str) -> str | None:
+    """Return under which name a model has its entry; None where it has none."""
     if name in entries:
-        return entries[name]
+        return name
     folder = folder_of(name)
     if folder is None:
         return None
-    return next((entry for key, entry in entries.items() if folder_of(key) == folder), None)
+    return next((key for key in entries if folder_of(key) == folder), None)
 
 
 def folder_of(name: str) -> str | None:

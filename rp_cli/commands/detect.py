@@ -112,7 +112,10 @@ def _detected(cache: Path | None, refresh: bool, web: bool, debug: bool) -> dict
 @contextmanager
 def _described(path: Path) -> Iterator[None]:
     from hardware_detection import use_described_hardware
+    from hardware_detection.service import described_by
 
+    if described_by() is not None:
+        raise BadInputError("--hardware stands before and behind detect; give it once.")
     with use_described_hardware(path):
         say(f"Planning for the machine that {path} describes; nothing is detected.")
         yield

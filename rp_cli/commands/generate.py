@@ -24,6 +24,7 @@ from rp_cli.output import (
     refuse_for_a_description,
     say,
 )
+from rp_cli.paths import given_path
 
 if TYPE_CHECKING:
     from rp_cli.codegen.write import Draft
@@ -59,6 +60,7 @@ def command(
             "--all-from",
             metavar="FILE",
             help="A file with a name per line, - for standard input; # comments.",
+            parser=given_path,
         ),
     ] = None,
     output_dir: Annotated[

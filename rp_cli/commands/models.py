@@ -115,7 +115,9 @@ def add(
     replace: Replace = False,
 ) -> None:
     """Write an entry for one model, or the same for several; a folder by its absolute path."""
-    from model_family_classifier.database import folder_of
+    from model_family_classifier.database import key_for
+    from rp_cli.codegen.names import resolve_model_name
+    from rp_cli.modeldb.user_database import entries_of
 
     said = {
         "family": family,
@@ -125,7 +127,9 @@ def add(
         "tasks": task or None,
     }
     entry = {key: value for key, value in said.items() if value is not None}
-    meant = [folder_of(name) or name for name in names]
+    before = entries_of(_path(database))
+    resolved = [resolve_model_name(name) for name in names]
+    meant = [key_for(before, name) or name for name in resolved]
     _write(database, dict.fromkeys(meant, entry), replace=replace)
     if subfamily is not None:
         from rp_cli.modeldb.subfamilies import notice_of

@@ -169,7 +169,7 @@ def _environment(device: str | None, weights: str | None) -> dict[str, str]:
         environment["RP_WEIGHTS"] = _checked_mode("--weights", weights)
     elif os.environ.get("RP_WEIGHTS", "").strip():
         _checked_mode("RP_WEIGHTS", os.environ["RP_WEIGHTS"].strip())
-    if device and device != "auto":
+    if device not in (None, "auto"):
         preferences = {"device": str(parse_device(device))}
         environment["TEST_HARDWARE_PREFERENCES"] = str(preferences)
     else:

@@ -109,7 +109,10 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise OutputError(f"{path} is being edited by another command; try again.") from None
+        why = "another command is editing it; try again"
+        if not Path(lock.lock_file).exists():
+            why = f"no file can be made in {path.parent}"
+        raise OSError(why) from None
     try:
         yield
     finally:

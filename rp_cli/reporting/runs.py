@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from rp_cli.reporting import reading
@@ -28,7 +27,7 @@ Tidy = dict[str, Any]
 
 def tidy_run(record: Json) -> Tidy:
     """Return a run: when, where, its status, its files, and what they come to."""
-    files = [_file(result) for result in reading.mappings(record, "files")]
+    files = _named_apart([_file(result) for result in reading.mappings(record, "files")])
     return {
         **_head(record),
         "host": reading.text(record, "host"),
@@ -86,13 +85,19 @@ def _run_status(record: Json, files: list[Tidy]) -> str:
     return "passed" if all(file["status"] in FINE for file in files) else "failed"
 
 
+def _named_apart(files: list[Tidy]) -> list[Tidy]:
+    """Name files by their paths where several of a run have one name."""
+    count = Counter(file["name"] for file in files)
+    return [{**file, "name": file["path"]} if count[file["name"]] > 1 else file for file in files]
+
+
 def _file(result: Json) -> Tidy:
     pool, resources = reading.mapping(result, "pool"), reading.mapping(result, "resources")
     path, model = reading.text(result, "path"), reading.optional_text(result, "model_name")
     placements = [_placement(one, model) for one in reading.mappings(pool, "models")]
     return {
         "path": path,
-        "name": Path(path).name,
+        "name": path.replace("\\", "/").rpartition("/")[2],
         "model_name": model,
         "asked": reading.optional_text(result, "asked"),
         "status": reading.text(result, "status"),

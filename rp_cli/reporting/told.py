@@ -40,7 +40,8 @@ def run_rows(run: Tidy) -> Iterator[tuple[str, ...]]:
 
 def run_notes(run: Tidy) -> list[str]:
     """Return each failure in a line, what was not run, and why tests were skipped."""
-    failures = [failure_line(failure) for failure in failures_of(run)]
+    names = {file["path"]: file["name"] for file in run["files"]}
+    failures = [failure_line(failure, names[failure["file"]]) for failure in failures_of(run)]
     left_out = [not_run(len(run["not_run"]))] if run["not_run"] else []
     skips = [f"{count} skipped: {reason}" for count, reason in skip_reasons(run)]
     if len(skips) > _MOST_REASONS:
@@ -49,9 +50,8 @@ def run_notes(run: Tidy) -> list[str]:
     return [*failures, *left_out, *skips]
 
 
-def failure_line(failure: Tidy) -> str:
+def failure_line(failure: Tidy, file: str) -> str:
     """Return the exception of a failure and its message, and where it was."""
-    file = failure["file"].replace("\\", "/").rpartition("/")[2]
     where = f"{file}: {failure['test']}" if failure["test"] else file
     return f"{where}: {failure['message']}"
 

@@ -83,9 +83,9 @@ class Recorder:
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Keep what ended all tests at once, ``pytest.exit`` included: with whatever status."""
-        why = f"the tests were ended by {_one_line(excinfo)}"
         running = f"; it was running {self._running}" if self._running else ""
-        self._broken.append(f"{why}{running}")
+        why = f"the tests were ended by {_one_line(excinfo)}{running}"
+        self._broken.append(why)
         if self._running in self.tests:
             known = {"status": "error", "exception": excinfo.typename, "detail": why}
             self.tests[self._running].update(known)

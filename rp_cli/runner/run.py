@@ -7,8 +7,9 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,15 @@ from rp_cli.runner.stopping import StopSignals
 from rp_cli.runner.wishes import Wishes
 
 SCHEMA_VERSION = 2
+_BUILT = ("build", "dist", "node_modules", "venv")
 
 Record = dict[str, Any]
 
 
 def find_tests(paths: Sequence[Path]) -> list[Path]:
-    """Return the test files named, and those (``test_*.py``) in the folders named, sorted.
+    """Return the test files named, and those (``test_*.py``) in and below the folders named.
 
-    A file that is named twice is there once.
+    A file that is named twice is there once; those of a folder come before those below it.
 
     Raises:
         BadInputError: a path does not exist or is no Python file, or there is no test at all.
@@ -38,17 +40,31 @@ def find_tests(paths: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
-            raise BadInputError(f"{path} does not exist; generate tests with `rp generate`.")
+            advice = "-k picks tests by name" if "::" in str(path) else "`rp generate` writes tests"
+            raise BadInputError(f"{path} does not exist; {advice}.")
         if not path.is_dir() and not (path.suffix == ".py" and path.is_file()):
             raise BadInputError(f"{path} is no Python file; name test files or their folder.")
-        inside = sorted(file for file in path.glob("test_*.py") if file.is_file())
-        for file in inside if path.is_dir() else [path]:
+        for file in _tests_in(path) if path.is_dir() else [path]:
             found.setdefault(file.resolve(), file)
     if not found:
         raise BadInputError(
             f"No test_*.py in {', '.join(map(str, paths))}; generate some with `rp generate`."
         )
     return list(found.values())
+
+
+def _tests_in(top: Path) -> Iterator[Path]:
+    """Yield the tests in a folder and below it, but for those of others: pytest leaves out such."""
+    for here, folders, names in os.walk(top):
+        folders[:] = sorted(name for name in folders if not _is_left_out(Path(here, name)))
+        files = (Path(here, name) for name in sorted(names) if fnmatch(name, "test_*.py"))
+        yield from (file for file in files if file.is_file())
+
+
+def _is_left_out(folder: Path) -> bool:
+    """Whether a folder holds what was built or installed, or is hidden."""
+    built = folder.name.startswith((".", "__")) or folder.name in _BUILT
+    return built or (folder / "pyvenv.cfg").is_file()
 
 
 def new_record(files: Sequence[Path]) -> Record:

@@ -206,6 +206,13 @@ class TestOtherMachines:
         assert code == 1
         assert "not detected here" in out
 
+    def test_one_machine_is_described_at_a_time(self, rp, tmp_path: Path) -> None:
+        path = tmp_path / "machine.json"
+        path.write_text('{"rp_machine": 1, "devices": {}}')
+        done = rp("--hardware", path, "detect", "--hardware", path)
+        assert (done.code, done.out) == (2, "")
+        assert "--hardware stands before and behind detect; give it once." in done.err
+
     def test_an_export_that_cannot_be_written(self, gpu: None, tmp_path: Path) -> None:
         code, _, err = run("--export", str(tmp_path / "missing" / "machine.json"))
         assert code == 4

@@ -80,6 +80,19 @@ def test_a_folder_that_was_written_by_hand_relative_is_found_where_it_is(
     monkeypatch.chdir(tmp_path)
     words = ["classify", tmp_path / "my-bert", "--model-db", "mine.yaml", "--json"]
     assert rp(*words).json[0]["family"] == "vision"
+    words = ["models", "add", tmp_path / "my-bert", "--family", "audio", "--db", "mine.yaml"]
+    assert rp(*words).code == 2
+    assert rp(*words, "--replace").code == 0
+    assert rp("models", "list", "--db", "mine.yaml").out == "./my-bert  audio\n"
+
+
+@pytest.mark.parametrize("name", ["./later", "/nowhere/x", "https://huggingface.co/gpt2", "a b"])
+def test_what_is_neither_a_folder_nor_a_name_of_the_hub_is_not_added(
+    rp: Any, database: Path, name: str
+) -> None:
+    done = rp("models", "add", name, "--family", "vision", "--db", database)
+    assert (done.code, database.exists()) == (2, False)
+    assert "is neither a model folder nor a hub name" in done.err
 
 
 def test_a_subfamily_that_rp_does_not_know_is_kept_with_a_word(rp: Any, database: Path) -> None:
@@ -275,6 +288,27 @@ def test_a_failure_while_writing_leaves_the_old_file(
         user_database.add_entries(database, {"y": {"family": "audio"}})
     assert database.read_bytes() == before
     assert [path.name for path in database.parent.glob("*.tmp")] == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux has a folder that takes no file")
+def test_a_place_where_no_file_can_be_made_is_said_and_no_other_command(
+    rp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_database, "_LOCK_SECONDS", 0.1)
+    done = rp("models", "add", "acme/x", "--family", "vision", "--db", "/proc/mine.yaml")
+    assert (done.code, done.err.count(".\n")) == (4, 1)
+    assert "/proc/mine.yaml cannot be written: no file can be made in /proc." in done.err
+
+
+def test_a_database_that_another_command_edits_is_said(
+    rp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_database, "_LOCK_SECONDS", 0.1)
+    with user_database._locked(tmp_path / "mine.yaml"):
+        words = ["models", "add", "acme/x", "--family", "vision", "--db", tmp_path / "mine.yaml"]
+        done = rp(*words)
+    assert done.code == 4
+    assert "another command is editing it; try again." in done.err
 
 
 def test_writers_at_the_same_time_lose_nothing(database: Path) -> None:

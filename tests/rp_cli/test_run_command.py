@@ -26,7 +26,7 @@ from run_files import (
 
 from rp_cli.errors import ExitCode
 from rp_cli.reporting.store import Store
-from rp_cli.runner.run import run_one, run_tests
+from rp_cli.runner.run import find_tests, run_one, run_tests
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,18 @@ def test_a_file_that_is_named_twice_runs_once(rp, tmp_path, monkeypatch):
     assert len(rp("run", path, path.name, ".", "--json").json["files"]) == 1
 
 
+def test_the_tests_below_a_folder_are_run_but_not_those_of_others(rp, tmp_path):
+    kept = ["test_it.py", "a/test_it.py", "a/b/test_it.py"]
+    others = [".hidden/test_it.py", "build/test_it.py", "env/lib/test_it.py", "a/it_test.py"]
+    for name in kept + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write((tmp_path / name).parent, PASSES, Path(name).name)
+    (tmp_path / "env" / "pyvenv.cfg").touch()
+    files = find_tests([tmp_path])
+    assert [str(file.relative_to(tmp_path)) for file in files] == kept
+    assert rp("run", tmp_path / "a").code == 0
+
+
 UNSET = (
     ["report", "--html"],
     ["report", "errors"],
@@ -148,6 +160,8 @@ def test_device_and_weights_reach_the_tests(rp, tmp_path):
         (["{tmp}/test_it.py", "--device", "gpu9"], "Unknown device"),
         (["{tmp}/test_it.py", "--timeout", "0"], "--timeout"),
         (["{tmp}/test_it.txt"], "no Python file"),
+        (["{tmp}/absent.py::test_a"], "-k picks tests by name"),
+        (["{tmp}/test_it.py", "--device", ""], "device"),
     ],
 )
 def test_bad_input_is_one_sentence(rp, tmp_path, arguments, word):

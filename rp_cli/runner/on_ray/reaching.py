@@ -32,7 +32,7 @@ def cluster_address(named: str | None) -> str:
     Raises:
         BadInputError: it is no address of a cluster, or nobody answers there; Ray would wait.
     """
-    address = named or os.environ.get("RAY_ADDRESS", "").strip() or "local"
+    address = os.environ.get("RAY_ADDRESS", "").strip() or "local" if named is None else named
     if address not in ("auto", "local"):
         _knock(address)
     return address

@@ -53,6 +53,17 @@ def test_a_persons_report_names_each_failure_in_one_line(rp, store, make):
     assert "test_hf_m.py: setUpClass: OSError: a | b [red]" in rp("report").out
 
 
+def test_files_of_one_name_are_told_apart(rp, store, make):
+    paths = ("a/test_s.py", "b/test_s.py", "c/test_t.py")
+    bad = {"status": "failed", "tests": [FAILS]}
+    store.save(make.run([make.file("m", path=path, **bad) for path in paths]))
+    for form in ([], ["--markdown"]):
+        out = rp("report", *form).out
+        for name in ("a/test_s.py", "b/test_s.py", "test_t.py"):
+            assert f"{name}: setUpClass: OSError" in out
+        assert "c/test_t.py" not in out
+
+
 def test_why_tests_skipped_is_told_once_per_reason(rp, store, make):
     skips = [make.test("a", "skipped", reason) for reason in ("no GPU", "no GPU", "no weights")]
     store.save(make.run([make.file("m", status="skipped", tests=skips)]))

@@ -400,6 +400,7 @@ def test_without_ray_it_is_one_sentence(rp, tmp_path, monkeypatch):
         (["--engine", "ray", "--address", "ray://host:10001"], "--address auto"),
         (["--engine", "ray", "--address", "nonsense"], "HOST:PORT"),
         (["--engine", "ray", "--address", "127.0.0.1:99999"], "HOST:PORT"),
+        (["--engine", "ray", "--address", ""], "HOST:PORT"),
     ],
 )
 def test_wrong_options_are_one_sentence(rp, tmp_path, monkeypatch, options, word):
