@@ -127,6 +127,10 @@ def processor_of(auto_class: Any, weights: Weights) -> Any:
 
     Returns:
         The processor; `NoProcessor` where the weights are a twin's and it has none that loads.
+
+    Raises:
+        OSError: the weights are real, and their folder has no processor, or a tokenizer that
+            knows no word.
     """
     from resource_pool import get_global_resource_pool
 
@@ -146,9 +150,22 @@ def _loaded_processor(auto_class: Any, weights: Weights) -> Any:
         if weights.kind != "tiny":
             raise
         return NoProcessor()
+    if weights.kind != "tiny" and not _knows_words(processor):
+        raise OSError(
+            f"{weights.path} has no tokenizer; save the model's there as well: "
+            "tokenizer.save_pretrained(folder)"
+        )
     if getattr(processor, "pad_token", "") is None:
         processor.pad_token = processor.eos_token
     return processor
+
+
+def _knows_words(processor: Any) -> bool:
+    """Whether a tokenizer has words; transformers makes one without any where no file is there."""
+    special = getattr(processor, "all_special_ids", None)
+    if special is None or not hasattr(processor, "__len__"):
+        return True
+    return len(processor) > len(set(special))
 
 
 @contextmanager

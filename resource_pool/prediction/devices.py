@@ -46,8 +46,16 @@ class Fit:
     def __str__(self) -> str:
         if self.device.free_bytes is None:
             return f"unknown: needs {self._sum()}, and its free memory is not known"
-        verdict = "fits" if self.fits else "does not fit"
-        return f"{verdict}: needs {self._sum()}, {as_size(self.device.free_bytes)} free"
+        return f"{self._word()}: needs {self._sum()}, {as_size(self.device.free_bytes)} free"
+
+    def _word(self) -> str:
+        if self.prediction.is_of_defaults:
+            return (
+                "would fit with these defaults"
+                if self.fits
+                else "would not fit with these defaults"
+            )
+        return "fits" if self.fits else "does not fit"
 
     def _sum(self) -> str:
         needed = self.prediction

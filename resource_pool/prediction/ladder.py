@@ -25,7 +25,7 @@ from resource_pool.prediction.records import (
     recorded_errors,
     recorded_peak,
 )
-from resource_pool.prediction.result import Method, Prediction
+from resource_pool.prediction.result import DEFAULTS_OF, Method, Prediction
 from resource_pool.prediction.source import Source, find_source
 from resource_pool.prediction.trace import TraceRequest
 
@@ -258,7 +258,7 @@ def _version(package: str) -> str | None:
 
 def _defaults(known: Mapping[str, Any], source: Source) -> str:
     name = known.get("config_class") or f"the model type {source.model_type}"
-    return f"defaults of {name}, not the real one"
+    return f"{DEFAULTS_OF}{name}, not the real one"
 
 
 # Checks ------------------------------------------------------------------------------------------

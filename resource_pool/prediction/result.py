@@ -7,6 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+#: How ``config`` begins where it is the model type's default one.
+DEFAULTS_OF = "defaults of "
+
 Method = Literal["recorded", "trace", "headroom", "file_size"]
 
 
@@ -51,6 +54,11 @@ class Prediction:
     fixed_bytes: int
     notes: tuple[str, ...]
     key: str
+
+    @property
+    def is_of_defaults(self) -> bool:
+        """Whether the model's own config is not here: it may have quite another size."""
+        return self.config.startswith(DEFAULTS_OF)
 
     @property
     def total_bytes(self) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rp_cli.codegen.plan import GENERIC_TEMPLATE, TestPlan, why_generic
+from model_family_classifier.index import entry_of
+from rp_cli.codegen.plan import GENERIC_TEMPLATE, TEMPLATES, TestPlan, why_generic
 
 if TYPE_CHECKING:
     from rp_cli.codegen.write import Draft
@@ -13,25 +14,47 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-def warning(plan: TestPlan, expected: str) -> str | None:
+# Heads that a model has for its training, and that nobody asks an embedding for.
+_TRAINING_HEADS = ("AutoModel", "AutoModelForMaskedLM", "AutoModelForPreTraining")
+
+
+def warning(plan: TestPlan, expected: str, auto_class: str) -> str | None:
     """Return where the file checks less than a person may expect of it, if it does.
 
     Args:
         expected: the template of the model's family, or the generic one where that was asked for.
+        auto_class: with which the whole model is loaded.
     """
-    name, family = plan.model_name, plan.family
+    name, family, kind = plan.model_name, plan.family, plan.model_type
+    if kind is not None and not entry_of(kind):
+        return (
+            f"{kind}, the model type of {name}, is none that rp knows: where the installed "
+            "transformers has none, either, the test fails, as rp runs no code that a model brings."
+        )
     if family == "unknown" or not plan.confidence:
         return (
             f"nothing is known of {name}, so its test checks only what holds for any model; name "
             "its family in a --model-db file."
         )
-    if plan.template != GENERIC_TEMPLATE or expected == GENERIC_TEMPLATE:
+    if kind is None and plan.template in TEMPLATES:  # who wrote another one knows what it loads
+        return (
+            f"the architecture of {name} is unknown, so no tiny twin can stand in where its "
+            "weights are not here; `rp models add` can name its model type."
+        )
+    if expected == GENERIC_TEMPLATE:
         return None
-    reason = why_generic(plan.model_type)
+    if plan.auto_class == "AutoModel" and auto_class not in _TRAINING_HEADS:
+        return (
+            f"the head of {name} ({auto_class}) is not loaded: its test is about the embeddings "
+            "below it."
+        )
+    if plan.template != GENERIC_TEMPLATE:
+        return None
+    reason = why_generic(kind)
     if reason:
         return (
             f"the template of {family} does not fit {name}, and the generic one is taken "
-            f"({plan.model_type}: {reason})."
+            f"({kind}: {reason})."
         )
     return (
         f"the template of {family} does not know {plan.auto_class}, with which {name} is loaded; "

@@ -190,7 +190,8 @@ def command(
 
         write_drafts([*drafts, *pages], force=force, progress=shown)
     for plan, one in zip(plans, classified, strict=True):
-        _warn(plan, one["template"] if use_model_family else GENERIC_TEMPLATE)
+        expected = one["template"] if use_model_family else GENERIC_TEMPLATE
+        _warn(told.warning(plan, expected, one["auto_class"]))
     if diff:
         typer.echo("".join(draft.diff() for draft in (*drafts, *pages)), nl=False)
         return
@@ -280,7 +281,6 @@ def _plans(
     return plans
 
 
-def _warn(plan: TestPlan, expected: str) -> None:
-    text = told.warning(plan, expected)
+def _warn(text: str | None) -> None:
     if text:
         say(f"rp: {text}")

@@ -281,6 +281,6 @@ def _conclude(record: Mapping[str, Any], selection: str, *, quiet: bool) -> int:
         return ExitCode.FAILED
     # A test knows whether a twin can be made; where one can, its error says how.
     has_twin = _TWIN_ADVICE in json.dumps(results)
-    twin = ", or allow a tiny random twin with --weights auto" if has_twin else ""
-    say(f"rp: no weights of {one_line(', '.join(lacking))} are here; fetch them{twin}.")
+    twin = "or allow a tiny random twin with --weights auto" if has_twin else "where there are any"
+    say(f"rp: no weights of {one_line(', '.join(lacking))} are here; fetch them, {twin}.")
     return ExitCode.NOT_HERE

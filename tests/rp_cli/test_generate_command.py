@@ -311,6 +311,31 @@ def test_a_person_is_warned_of_a_model_that_nobody_knows(rp, tmp_path):
     assert "rp: nothing is known of nobody/knows-this" in done.err
 
 
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("stabilityai/sdxl-turbo", "the architecture of stabilityai/sdxl-turbo is unknown, so no"),
+        (
+            "roberta-large-mnli",
+            "the head of roberta-large-mnli (AutoModelForSequenceClassification)",
+        ),
+        ("bert-base-uncased", ""),
+        ("sentence-transformers/all-MiniLM-L6-v2", ""),
+    ],
+)
+def test_a_person_is_warned_of_what_the_test_cannot_do(rp, model, told):
+    done = rp("generate", "--model", model, "--dry-run")
+    assert done.err.startswith(f"rp: {told}") if told else done.err == ""
+
+
+def test_a_person_is_warned_of_a_model_with_code_of_its_own(rp, tmp_path):
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "my-own", "auto_map": {"AutoModel": "x.Y"}}'
+    )
+    done = rp("generate", "--model", tmp_path, "--dry-run")
+    assert done.err.startswith(f"rp: my-own, the model type of {tmp_path}, is none that rp knows")
+
+
 def test_a_class_that_the_template_does_not_know_gets_the_generic_one(rp, tmp_path):
     done = rp("generate", "--model", "facebook/sam-vit-base", "--output-dir", tmp_path, "--json")
     assert done.json[0]["template"] == GENERIC_TEMPLATE

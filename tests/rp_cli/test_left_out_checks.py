@@ -75,7 +75,7 @@ def test_the_declared_reason_for_the_generic_template_is_told(model_type: str) -
     plan = plan_of(model_type)
     reason = f"({model_type}: {DECLARED['generic_template'][model_type]})."
     assert plan.template == GENERIC_TEMPLATE
-    assert warning(plan, template_of(plan.family)).endswith(reason)
+    assert warning(plan, template_of(plan.family), plan.auto_class).endswith(reason)
 
 
 def test_every_declared_check_is_in_the_test_of_its_type() -> None:

@@ -36,7 +36,7 @@ def test_a_run_that_fails_only_for_want_of_weights_says_whose(rp, tmp_path):
     write(tmp_path, PASSES, "test_b.py")
     done = rp("run", tmp_path)
     assert done.code == ExitCode.NOT_HERE
-    assert done.err.endswith("rp: no weights of org/m are here; fetch them.\n")
+    assert done.err.endswith("rp: no weights of org/m are here; fetch them, where there are any.\n")
     write(tmp_path, FAILS, "test_c.py")
     assert rp("run", tmp_path).code == ExitCode.FAILED
 

@@ -242,6 +242,29 @@ def test_a_twin_may_lack_a_processor_and_a_real_model_may_not(tmp_path):
         measuring.processor_of(AutoNothing, Weights("m", tmp_path, "pretrained", "", 0))
 
 
+class Wordless:
+    all_special_ids = (0, 1)
+    pad_token = "[PAD]"
+
+    def __len__(self):
+        return len(self.all_special_ids)
+
+
+class AutoEmpty:
+    @staticmethod
+    def from_pretrained(folder, *, trust_remote_code):
+        return Wordless()
+
+
+def test_a_tokenizer_that_knows_no_word_is_not_the_models(tmp_path):
+    """What transformers makes of a folder without one: each word would be unknown."""
+    with pytest.raises(OSError, match="has no tokenizer; save the model's there"):
+        measuring.processor_of(AutoEmpty, Weights("m", tmp_path, "pretrained", "", 0))
+    twin = Weights("m", tmp_path, "tiny", "", 0)
+    assert len(measuring.processor_of(AutoEmpty, twin)) == 2
+    get_global_resource_pool().clear()
+
+
 class AutoTokenizer:
     @classmethod
     def from_pretrained(cls, folder, *, trust_remote_code):

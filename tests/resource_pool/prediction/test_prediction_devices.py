@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 
 import pytest
@@ -106,6 +107,10 @@ def test_the_arithmetic_is_said() -> None:
         "does not fit: needs 9.3 GiB (8.0 GiB + 10% + 512.0 MiB of cuda's own), 7.8 GiB free"
     )
     assert str(Fit(Device("d", "cuda", 10 * GIB), needed)).startswith("fits: needs 9.3 GiB")
+    unknown = dataclasses.replace(needed, config="defaults of LlamaConfig, not the real one")
+    for free, verdict in ((10, "would fit"), (8, "would not fit")):
+        said = str(Fit(Device("d", "cuda", free * GIB), unknown))
+        assert said.startswith(f"{verdict} with these defaults: needs 9.3 GiB")
 
 
 def test_a_fit_is_json() -> None:
