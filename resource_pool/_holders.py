@@ -12,6 +12,7 @@ import functools
 import gc
 import sys
 import types
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -41,6 +42,17 @@ def is_held(values: Sequence[Any], own: int) -> bool:
     del parts
     counts = zip(map(id, each), map(sys.getrefcount, each), strict=True)
     return any(count - _IN_A_LIST > inside.get(number, 0) for number, count in counts)
+
+
+def is_held_besides(whole: Any, model: weakref.ref[Any]) -> bool:
+    """Whether a model lives that something else refers to than ``whole``, which may contain it."""
+    found = [model()]
+    if found[0] is None:
+        return False
+    number = id(found[0])
+    inside = _references_inside([whole], {number}).get(number, 0)
+    (count,) = map(sys.getrefcount, found)
+    return count - _IN_A_LIST > inside
 
 
 def _parts(value: Any) -> Iterator[Any]:

@@ -100,6 +100,10 @@ class Loader(Admission):
             self._log.add(Event("fail", entry.key, f"{type(error).__name__}: {error}"))
             raise
 
+    def sharers(self, value: Any) -> list[str]:
+        """Return the keys of other models that share parameters with this one and are in use."""
+        return self._placer.sharers(value)
+
     def after_fork(self) -> None:
         """In a forked child, where no other thread is left."""
         super().after_fork()

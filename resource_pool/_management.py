@@ -63,8 +63,9 @@ class Management(Inspection):
 
         Raises:
             ResourceNotFoundError: no such model is cached.
-            DeviceBusyError: it is leased, pinned, or cannot be moved as a whole; or there are
-                several instances and ``from_device`` does not tell which.
+            DeviceBusyError: it is leased, pinned, or cannot be moved as a whole; it shares weights
+                with another model that is in use; or there are several instances and
+                ``from_device`` does not tell which.
             PreferenceError, DeviceUnavailableError, InsufficientMemoryError: the device.
         """
         model_name = checked_name(model_type, model_name, revision, variant)

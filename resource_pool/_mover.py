@@ -63,6 +63,7 @@ class Mover:
         with self._store.failing() as mine:
             with self._loader.planned_alone(identity):
                 self._refuse_unless_movable(entry)  # before others go for it
+                self._refuse_if_shared_outside(entry)
                 decision = self._loader.with_room(
                     identity, request, f"room to move {entry.key}", staying=entry
                 )
@@ -216,6 +217,18 @@ class Mover:
             raise DeviceBusyError(f"{entry.key} shares weights with another cached model.")
         if not self._devices.is_movable(entry.value):
             raise DeviceBusyError(f"{entry.key} has a device map of its own, or is quantized.")
+
+    def _refuse_if_shared_outside(self, entry: Entry) -> None:
+        """Leave alone what somebody has a part of in a model that has left the pool.
+
+        Not under the store's lock: the parameters are looked at.
+        """
+        sharers = self._loader.sharers(self._still_there(entry))
+        if sharers:
+            raise DeviceBusyError(
+                f"{entry.key} shares weights with {sharers[0]}, which has left the pool and is "
+                "still in use; let that go before it is moved."
+            )
 
 
 def _gone(entry: Entry) -> ResourceNotFoundError:

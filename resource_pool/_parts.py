@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from resource_pool._entries import Mark
 
@@ -13,11 +14,18 @@ from resource_pool._entries import Mark
 _SWEEP_AFTER = 10_000
 
 
-class Owner(NamedTuple):
-    """Whose parameters they are: what stands for the load, and its key."""
+@dataclass(frozen=True, eq=False)
+class Owner:
+    """Whose parameters they are: what stands for the load, its key, and its model."""
 
     mark: Mark
     label: str
+    model: weakref.ref[Any] | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Whether somebody still has the model, cached or not."""
+        return self.model is not None and self.model() is not None
 
 
 class Placed:
@@ -44,12 +52,19 @@ class Placed:
             others = self._others(parts, owner) if known else {}
             self._rows.update(zip(map(id, parts), rows, strict=True))
             for part, owners in others.values():
-                # Of several loads under one key the last stands for all: there may be many.
-                earlier = (one for one in owners if one.label != owner.label)
+                # Of several loads under one key the last stands for those that have gone: there
+                # may be many.
+                earlier = (one for one in owners if one.label != owner.label or one.lives)
                 self._rows[id(part)] = (weakref.ref(part), (*earlier, owner))
             if len(self._rows) > self._sweep_at:
                 self._sweep()
         return [*dict.fromkeys(one for _, owners in others.values() for one in owners)]
+
+    def owners(self, parts: Sequence[Any]) -> list[Owner]:
+        """Return whose they are."""
+        with self._lock:
+            rows = [row for part in parts if (row := self._rows.get(id(part)))]
+        return [*dict.fromkeys(one for _, owners in rows for one in owners)]
 
     def _others(self, parts: Sequence[Any], owner: Owner) -> dict[int, tuple[Any, list[Owner]]]:
         """Return those of the parts that others have placed, with these."""

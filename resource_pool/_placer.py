@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from resource_pool._entries import Entry
+from resource_pool._holders import is_held_besides
 from resource_pool._identity import Identity
 from resource_pool._ledger import Place
 from resource_pool._observer import Observer
@@ -46,6 +48,15 @@ class Placer:
         """Forget whose parameters they were: the load has failed, and may be tried again."""
         self._placed.disclaim(entry.created_for)
 
+    def sharers(self, value: Any) -> list[str]:
+        """Return the keys of other models that share parameters with this one and are in use."""
+        # The list of parts has gone when their references are counted.
+        owners = self._placed.owners(self._devices.parts(value, self._devices.survey(value)))
+        others = (
+            (one.label, one.model) for one in owners if one.model and one.model() is not value
+        )
+        return [label for label, model in others if is_held_besides(value, model)]
+
     def place(self, entry: Entry, value: Any, decision: Decision, identity: Identity) -> Loaded:
         """Put a new model where it was decided, and say what it then is."""
         if decision.notes:
@@ -83,7 +94,7 @@ class Placer:
 
     def _claim(self, entry: Entry, value: Any, decision: Decision, seen: Any) -> None:
         """Note the parameters as this load's; refuse to move those that were handed out before."""
-        owner = Owner(entry.created_for, entry.key)
+        owner = Owner(entry.created_for, entry.key, _reference(value))
         others = self._placed.claim(self._devices.parts(value, seen), owner)
         if others and self._devices.would_change(value, decision.device, decision.dtype):
             self.disclaim(entry)
@@ -91,6 +102,13 @@ class Placer:
                 f"The constructor of {entry.key} returned an object that shares parameters with "
                 f"{others[0].label}; it must load an instance of its own."
             )
+
+
+def _reference(model: Any) -> weakref.ref[Any] | None:
+    try:
+        return weakref.ref(model)
+    except TypeError:  # an int, a tuple: nothing that has parameters
+        return None
 
 
 def _origin(model: Any, marks: Any, *, at_once: bool) -> Origin:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from resource_pool import DeviceBusyError
 from resource_pool._entries import Mark
 from resource_pool._parts import Owner, Placed
 from resource_pool._sharing import sharing
@@ -181,6 +182,34 @@ def test_a_part_that_two_have_placed_is_still_the_others_when_the_load_of_one_fa
     placed.disclaim(b.mark)
     placed.disclaim(c.mark)
     assert placed.claim([part], a) == []
+
+
+def shares(machine, pool, body, variant):
+    """Load a head on a body, and let nobody hold it."""
+
+    def load():
+        head = FakeModel(machine, 5, body())
+        machine.devices.put(head, {"cuda:0": 5 * MIB})
+        return head
+
+    pool.get_model("vision", "b", load, {"device": "cuda:0"}, variant=variant)
+
+
+@pytest.mark.parametrize("who", ["body", "head"])
+def test_a_move_leaves_alone_what_somebody_has_of_a_model_that_has_left(who):
+    machine = FakeMachine({"cpu": 300, "cuda:0": 100})
+    pool = machine.pool()
+    held = [pool.get_model("vision", "a", machine.loader(10), {"device": "cuda:0"})]
+    if who == "head":  # under the same key as the one that is moved
+        shares(machine, pool, lambda: held[0], "head")
+        held[0] = pool.get_model("vision", "b", variant="head")
+    pool.clear()
+    shares(machine, pool, lambda: held[0].parts[-1], "head")
+    with pytest.raises(DeviceBusyError, match="which has left the pool and is still in use"):
+        pool.move_model_to_device("vision", "b", "cpu")
+    assert held[0].device == "cuda:0"
+    held.clear()
+    assert pool.move_model_to_device("vision", "b", "cpu").device == "cpu"
 
 
 def test_models_with_empty_tensors_share_nothing(torch_pool):
