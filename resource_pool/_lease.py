@@ -67,15 +67,16 @@ class Lease:
         self._entry = self._model = None
         if entry is None or lessee is None:
             return
+        taken_out: list[str] = []
         try:
             changed = differences(entry.fingerprint, self._devices.fingerprint(model))
             if changed:  # before anybody else can get it without a lease of ours
-                self._store.discard(entry)
+                taken_out = self._store.discard(entry)
         finally:
             del model
             self._store.release(lessee)
         if changed:
-            self._report_change(entry, changed)
+            self._report_change(taken_out or [entry.key], changed)
         if error is not None and self._devices.is_out_of_memory(error):
             # The frames of the failed forward keep its tensors.
             traceback.clear_frames(trace)
@@ -127,14 +128,16 @@ class Lease:
         if not entered.cancelled() and entered.exception() is None:
             self.__exit__(None, None, None)
 
-    def _report_change(self, entry: Entry, changed: list[str]) -> None:
+    def _report_change(self, keys: list[str], changed: list[str]) -> None:
         shown = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
-        logger.warning(
-            "%s was changed while it was leased (%s); it is taken out and loaded again on request.",
-            entry.key,
-            shown,
-        )
-        self._log.add(Event("mutated", entry.key, shown))
+        for key in keys:  # several of one object
+            logger.warning(
+                "%s was changed while it was leased (%s); it is taken out and loaded again on "
+                "request.",
+                key,
+                shown,
+            )
+            self._log.add(Event("mutated", key, shown))
 
 
 def differences(before: Mapping[str, Hashable] | None, after: Mapping[str, Hashable]) -> list[str]:

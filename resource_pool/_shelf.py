@@ -96,13 +96,17 @@ class Shelf:
             if entry.fingerprint is None or len(entry.lessees) == 1:
                 entry.fingerprint = fingerprint
 
-    def discard(self, entry: Entry) -> None:
-        """Take out a ready entry whatever its leases: its object is not what it was."""
+    def discard(self, entry: Entry) -> list[str]:
+        """Take out a ready entry whatever its leases: its object is not what it was.
+
+        So are those that have the same object under other keys; return the keys of all.
+        """
         value = entry.value  # until the lock is free: its finalizer must not run under it
         with self.lock:
-            if self._entries.get(entry.key) is entry and entry.ready:
-                self._let_go(entry)
-        del value
+            if self._entries.get(entry.key) is not entry or not entry.ready:
+                return []
+            same = [one for one in self._entries.values() if one.ready and one.value is value]
+            return [self._let_go(one).key for one in same]
 
     # -- leaving -------------------------------------------------------------------------
 

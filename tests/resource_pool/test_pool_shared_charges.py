@@ -212,6 +212,17 @@ def test_a_move_leaves_alone_what_somebody_has_of_a_model_that_has_left(who):
     assert pool.move_model_to_device("vision", "b", "cpu").device == "cpu"
 
 
+def test_an_object_that_was_changed_is_taken_out_under_each_of_its_keys(torch_pool):
+    held = [get(torch_pool, "a", Model)]
+    get(torch_pool, "b", lambda: held[0])
+    assert torch_pool.get_stats()["cached_models"] == 2
+    with torch_pool.lease("vision", "m", variant="a") as model:
+        model.train(not model.training)
+    assert torch_pool.models == {}
+    told = [event.key for event in torch_pool.events() if event.what == "mutated"]
+    assert len({*told}) == 2
+
+
 def test_models_with_empty_tensors_share_nothing(torch_pool):
     for variant in "ab":
         get(torch_pool, variant, lambda: Buffered(torch.empty(0)))
