@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 # Those that plan from a description of hardware alone, and so for a machine that is not here.
 PLANNING = ("detect", "classify", "generate", "predict")
+_PLANNING_LISTED = f"{', '.join(PLANNING[:-1])} and {PLANNING[-1]}"
 
 # How Typer tells a wrong value -> how rp does.
 _PYDANTIC = (
@@ -121,7 +122,7 @@ def _rp(
             "--hardware",
             metavar="FILE",
             help="Plan for the machine that this file describes (see `rp detect --export`), in "
-            f"{', '.join(PLANNING[:-1])} and {PLANNING[-1]}.",
+            f"{_PLANNING_LISTED}.",
             parser=given_path,
         ),
     ] = None,
@@ -137,8 +138,8 @@ def _plan_for(hardware: Path, context: typer.Context) -> None:
 
     if context.invoked_subcommand not in PLANNING:
         raise BadInputError(
-            f"--hardware plans for another machine, which only {', '.join(PLANNING[:-1])} and "
-            f"{PLANNING[-1]} do; leave it out for `rp {context.invoked_subcommand}`."
+            f"--hardware plans for another machine, which only {_PLANNING_LISTED} do; leave it "
+            f"out for `rp {context.invoked_subcommand}`."
         )
     context.with_resource(use_described_hardware(hardware))
     typer.echo(f"Planned for the machine described in {hardware}, not for this one.", err=True)

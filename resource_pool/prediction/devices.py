@@ -50,11 +50,7 @@ class Fit:
 
     def _word(self) -> str:
         if self.prediction.is_of_defaults:
-            return (
-                "would fit with these defaults"
-                if self.fits
-                else "would not fit with these defaults"
-            )
+            return f"would {'' if self.fits else 'not '}fit with these defaults"
         return "fits" if self.fits else "does not fit"
 
     def _sum(self) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
+from model_family_classifier.database import folder_of
 from rp_cli.errors import BadInputError
 
 MAX_STEM = 120
@@ -33,8 +34,9 @@ def resolve_model_name(given: str) -> str:
     name = given.strip()
     if not name or not name.isprintable():
         raise BadInputError(f"{given!r} is not a model name; give e.g. bert-base-uncased.")
-    if _is_folder(name):
-        return str(Path(name).expanduser().resolve())
+    folder = folder_of(name)
+    if folder is not None:
+        return folder
     if not is_hub_name(name):
         raise BadInputError(
             f"{name!r} is neither a model folder nor a hub name; "
@@ -83,10 +85,3 @@ def _folder_name(folder: Path) -> str:
     while first > 0 and _GENERIC_FOLDER.fullmatch(parts[first]):
         first -= 1
     return "/".join(parts[max(first, 0) :])
-
-
-def _is_folder(name: str) -> bool:
-    try:
-        return Path(name).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):
-        return False  # too long for a path, a home that does not exist, a NUL byte
