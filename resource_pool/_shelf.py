@@ -78,10 +78,12 @@ class Shelf:
         with self.lock:
             if lessee.entry is None:
                 return
-            entry = self.current(lessee.entry)
+            noted = lessee.entry  # until the lock is free: a finalizer must not run under it
+            entry = self.current(noted)
             if lessee in entry.lessees:  # not where the entry was forked without that thread
                 entry.lessees.remove(lessee)
             entry.last_used = self.clock()
+            lessee.entry = None  # one that joined another's load would keep the object alive
 
     def current(self, entry: Entry) -> Entry:
         """Return the entry that has the leases of this one: another whose load it joined, or it."""

@@ -143,6 +143,19 @@ def test_a_lease_cannot_be_given_back_twice():
         assert list(pool.clear()["kept"].values()) == ["leased"]
 
 
+def test_a_lease_that_has_ended_keeps_nothing_alive():
+    machine = FakeMachine({"cpu": 300, "cuda:0": 80})
+    pool = machine.pool()
+    held = pool.get_model("vision", "m", machine.loader(60), GPU | {"precision": "fp16"})
+    lease = pool.lease("vision", "m", machine.loader(60), GPU)
+    with lease:  # memory runs out in float32: it joins the model in float16 that is here
+        assert {*pool.models} == {"vision:m:cuda:0:float16"}
+    del held
+    pool.clear()
+    gc.collect()
+    assert machine.devices.memory("cuda:0").free == 80 * MIB
+
+
 def test_a_lease_that_is_entered_twice_is_refused_or_given_back_twice():
     machine = FakeMachine({"cpu": 1000})
     pool = machine.pool()
