@@ -5,7 +5,7 @@ VENV := .venv
 RP := $(VENV)/bin/rp
 MODEL ?= bert-base-uncased
 
-.PHONY: demo test lint golden coverage reference docs pictures clean
+.PHONY: demo test search lint golden coverage reference docs pictures clean
 
 demo: $(VENV)/.installed
 	$(RP) detect
@@ -15,6 +15,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -n auto
+
+# New examples for the properties and the pool's state machine, many more than the suite tries.
+search: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -n auto -m hypothesis --hypothesis-profile=search --timeout=3600
 
 # All three speak, whichever fails.
 lint: $(VENV)/.installed

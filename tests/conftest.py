@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# CI has two cores and runs the tests side by side: how long an example takes says nothing.
-settings.register_profile("rp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# CI has two cores and runs the tests side by side: how long an example takes says nothing. The
+# suite tries the same examples each time, so that it says something of the change alone; new ones
+# are what `make search` tries.
+settings.register_profile(
+    "rp", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.register_profile(
+    "search", settings.get_profile("rp"), derandomize=False, max_examples=2000, print_blob=True
+)
 settings.load_profile("rp")
 
 # huggingface_hub reads these once, when a test module imports it. The user's cache is never read.
