@@ -17,7 +17,13 @@ settings.register_profile(
     "rp", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 settings.register_profile(
-    "search", settings.get_profile("rp"), derandomize=False, max_examples=2000, print_blob=True
+    "search",
+    settings.get_profile("rp"),
+    derandomize=False,
+    # One that tries the same examples keeps none, and hands that on.
+    database=settings.get_profile("default").database,
+    max_examples=2000,
+    print_blob=True,
 )
 settings.load_profile("rp")
 
